@@ -1,0 +1,42 @@
+# Two commands do all the set-up: `make checks` (the audit and its report) and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: checks test lint types contracts notebooks bench clean
+
+checks: $(VENV)/.checks
+	$(BIN)/python -m paper_checks --level quick --out report
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -n auto --dist loadgroup
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+contracts: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+notebooks: $(VENV)/.dev
+	$(BIN)/python -m pytest --nbmake --nbmake-timeout=60 notebooks
+
+bench: $(VENV)/.checks
+	$(BIN)/python -m benchmarks.simulation
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.checks: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[checks]"
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.checks
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) report .pytest_cache .mypy_cache .ruff_cache .hypothesis
