@@ -1,0 +1,83 @@
+"""Unified Momentum: SGD, heavy ball and Nesterov in one recursion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from numbers import Real
+from typing import Any
+
+__all__ = ["UnifiedMomentum"]
+
+
+@dataclass(frozen=True)
+class UnifiedMomentum:
+    """x_{t+1} = y_{t+1} + β (yˢ_{t+1} − yˢ_t),  y_{t+1} = x_t − α_t G_t,  yˢ_{t+1} = x_t − s α_t G_t.
+
+    with yˢ_0 = x_0.  s = 0 is the heavy ball, s = 1 Nesterov's method, s = 1/(1−β) plain gradient
+    descent with the rate α/(1−β), and β = 0 plain gradient descent with the rate α.
+
+    With the displacement d_t = x_t − yˢ_t, which is of the order of one step, the same
+    recursion reads
+
+        x_{t+1} = x_t + β d_t − (1 + βs) α_t G_t,      d_{t+1} = β d_t − (1 + βs − s) α_t G_t,
+
+    with d_0 = 0: this is the form that the toolkit computes with, since no large numbers cancel
+    in it.  After a change of the rate this differs from `torch.optim.SGD(momentum=β)`, which
+    keeps the sum of past gradients and multiplies it by the *new* rate.
+
+    Parameters
+    ----------
+    momentum : β, 0 ≤ β < 1.
+    s : s ≥ 0.
+
+    Raises
+    ------
+    ValueError
+        If β or s lies outside of its range.
+
+    Source: UAI 2024, eq. (9), p. 3609 (after Yang, Lin and Li, 2016).
+    """
+
+    momentum: float | Fraction = 0.0
+    s: float | Fraction = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in (("momentum", self.momentum), ("s", self.s)):
+            if not isinstance(value, Real):
+                raise TypeError(f"{name} must be a real number, got {value!r}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must satisfy 0 <= momentum < 1, got {self.momentum}")
+        if not 0 <= self.s < float("inf"):
+            raise ValueError(f"s must be finite and >= 0, got {self.s}")
+
+    @classmethod
+    def sgd(cls) -> UnifiedMomentum:
+        """β = 0: x_{t+1} = x_t − α_t G_t."""
+        return cls()
+
+    @classmethod
+    def heavy_ball(cls, momentum: float | Fraction) -> UnifiedMomentum:
+        """s = 0: x_{t+1} = x_t − α_t G_t + β (x_t − x_{t−1})."""
+        return cls(momentum, 0)
+
+    @classmethod
+    def nesterov(cls, momentum: float | Fraction) -> UnifiedMomentum:
+        """s = 1: the extrapolation is taken between the gradient steps y."""
+        return cls(momentum, 1)
+
+    @property
+    def gains(self) -> tuple[Any, Any]:
+        """(1 + βs, 1 + βs − s): what multiplies α_t G_t in x_{t+1} and in d_{t+1}."""
+        β, s = self.momentum, self.s
+        return 1 + β * s, 1 + β * s - s
+
+    @property
+    def max_stable_step(self) -> Any:
+        """2(1 + β)/(1 + 2βs): on a quadratic the method is stable iff 0 < αa < this.
+
+        Jury's criterion for z² − tr·z + det with tr = 1 + β − (1 + βs)αa, det = β(1 − sαa); the
+        other condition, |det| < 1, follows from this one for 0 ≤ β < 1, s ≥ 0.  β = 0: 2.
+        """
+        β, s = self.momentum, self.s
+        return 2 * (1 + β) / (1 + 2 * β * s)
