@@ -39,8 +39,8 @@ class UnifiedMomentum:
     Source: UAI 2024, eq. (9), p. 3609 (after Yang, Lin and Li, 2016).
     """
 
-    momentum: float | Fraction = 0.0
-    s: float | Fraction = 0.0
+    momentum: float | Fraction = 0  # 0, not 0.0, so that exact problems stay exact
+    s: float | Fraction = 0
 
     def __post_init__(self) -> None:
         for name, value in (("momentum", self.momentum), ("s", self.s)):
