@@ -19,6 +19,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -102,9 +103,11 @@ def _window_map(problem: NoisyQuadratic, method: UnifiedMomentum, segments: Segm
         Q = problem.noise_variance[:, None, None] * b[:, :, None] * b[:, None, :]
         total = _iterated(_Affine(A, Q), count).after(total)
     k = sum(count for _, count in segments)
-    scale = np.array([1, 1, 1, k], dtype=total.A.dtype)
-    A = total.A[:, :, :2] / scale[:, None]
-    return _Affine(A, total.Q / (scale[:, None] * scale))
+    # A product, since 0/k would be a float in exact arithmetic.
+    mean = Fraction(1, k) if total.A.dtype == object else 1 / k
+    scale = np.array([1, 1, 1, mean], dtype=total.A.dtype)
+    A = total.A[:, :, :2] * scale[:, None]
+    return _Affine(A, total.Q * (scale[:, None] * scale))
 
 
 def _pair_map(first: _Affine, second: _Affine, third: _Affine) -> _Affine:

@@ -86,9 +86,7 @@ def nqm(context: Context) -> Outcome:
     id="eq-13",
     place="Proof of Theorem 3.2, eq. (13), p. 3615–3616",
     title="The stationary variance",
-    statement=(
-        "V[x] solves V = (I − γA)^2V + γA^2Σ, hence V_i = α^2a_i^2v_i/(1 − (1 − αa_i)^2)."
-    ),
+    statement=("V[x] solves V = (I − γA)^2V + γA^2Σ, hence V_i = α^2a_i^2v_i/(1 − (1 − αa_i)^2)."),
     kind=Kind.IDENTITY,
     hypotheses="0 < αa_i < 2",
     expected=Verdict.CORRECTED,
@@ -125,9 +123,7 @@ def eq_13(context: Context) -> Outcome:
     )
 
 
-def _limit_claim(
-    context: Context, name: str, closed: str, of_pair: int
-) -> tuple[Evidence, int]:
+def _limit_claim(context: Context, name: str, closed: str, of_pair: int) -> tuple[Evidence, int]:
     """Evidence for I* (of_pair = 1) or N* (of_pair = 0): rationals, recursion, simulation."""
     evidence = Evidence()
     formula = (squared_norm_limit, inner_product_limit)[of_pair]
@@ -139,7 +135,9 @@ def _limit_claim(
         agreed += formula(problem, rate) == exact
     evidence.exact("closed form = moment recursion, in exact rationals", agreed, count)
     evidence.route("closed form", closed)
-    evidence.route("moment recursion", f"{agreed} of {count} random rational problems agree exactly")
+    evidence.route(
+        "moment recursion", f"{agreed} of {count} random rational problems agree exactly"
+    )
 
     problem = NoisyQuadratic.paper()
     shorter, longer = (
@@ -496,7 +494,9 @@ def range_pathwise(context: Context) -> Outcome:
     )
     below = float((angles[0.01] < 90).mean())
     evidence.at_least("P(∠ < 90°) at α = 0.01", below, 0.1)
-    evidence.route("simulation", f"{pairs} stationary pairs: P(∠ > 120°) = {beyond:.3f} ± {error:.1g}")
+    evidence.route(
+        "simulation", f"{pairs} stationary pairs: P(∠ > 120°) = {beyond:.3f} ± {error:.1g}"
+    )
     # One mode: steps are numbers, so the angle is 0° or 180°; 180° with probability arccos(−αa/2)/π.
     α = 0.5
     x = np.random.default_rng(context.rng_seed("one mode")).standard_normal((pairs, 3))

@@ -1,0 +1,157 @@
+"""Labelled data as a network takes them: flat, standardised, split into a training and a test set."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+TEST_FRACTION = 0.2
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A training and a test set.
+
+    train_x, test_x: float32 of shape (N, features), standardised with the mean and the standard
+        deviation of the training set.
+    train_y, test_y: int64 of shape (N,), indices into `classes`.
+    classes: the labels as the source has them, ascending.
+    """
+
+    name: str
+    train_x: torch.Tensor
+    train_y: torch.Tensor
+    test_x: torch.Tensor
+    test_y: torch.Tensor
+    classes: tuple[int, ...]
+
+    @property
+    def features(self) -> int:
+        """Numbers per sample."""
+        return self.train_x.shape[1]
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the four arrays, in hexadecimal."""
+        digest = hashlib.sha256()
+        for tensor in (self.train_x, self.train_y, self.test_x, self.test_y):
+            digest.update(f"{tuple(tensor.shape)}".encode())
+            digest.update(tensor.numpy().tobytes())
+        return digest.hexdigest()
+
+
+def load_digits(seed: int = 0) -> Dataset:
+    """The 1797 images of handwritten digits, 8×8 pixels, that scikit-learn ships with.
+
+    seed: of the split, see `split`.
+    """
+    from sklearn.datasets import load_digits as bundled
+
+    digits = bundled()
+    return split("digits", digits.images, digits.target, seed)
+
+
+def load_npz(path: str | Path, seed: int = 0) -> Dataset:
+    """The arrays x and y of an .npz file, see `split`.
+
+    Nothing is unpickled. Raises ValueError if the file is not such an archive, and for arrays that
+    `split` refuses; OSError if it cannot be read.
+    """
+    path = Path(path)
+    try:
+        archive: Any = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"data must be an .npz archive of arrays, {path} is none") from error
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise ValueError(f"data must be an .npz archive of arrays x and y, {path} is one .npy array")
+    with archive:
+        x, y = (_member(archive, name, path) for name in ("x", "y"))
+    return split(path.stem, x, y, seed)
+
+
+def split(name: str, x: np.ndarray, y: np.ndarray, seed: int = 0) -> Dataset:
+    """Standardise x, and put a fifth of each class, at least one sample, into the test set.
+
+    x: real numbers of shape (N, …), N samples. Tables, (N, d), are standardised by column; images
+        and all else with more axes with one mean and one deviation, which keeps the background
+        where it was. What is constant in the training set becomes 0.
+    y: N integer labels, at least two different ones and at least two samples of each.
+    seed: of the random split; the same seed gives the same split.
+
+    Raises ValueError for other arrays.
+    """
+    x, labels = _checked_x(x), _checked_y(y, len(x))
+    classes, y, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    if len(classes) < 2:
+        raise ValueError(f"y must have at least 2 classes, got only {classes.tolist()}")
+    if counts.min() < 2:
+        lonely = classes[counts.argmin()]
+        raise ValueError(
+            f"y must have at least 2 samples of each class, one to train and one to test, "
+            f"got {counts.min()} of class {lonely}"
+        )
+    rng = np.random.default_rng(seed)
+    test = np.zeros(len(x), dtype=bool)
+    for label in range(len(classes)):
+        of_class = rng.permutation(np.flatnonzero(y == label))
+        test[of_class[: max(1, round(TEST_FRACTION * len(of_class)))]] = True
+
+    across = 0 if x.ndim == 2 else None
+    with np.errstate(over="ignore", invalid="ignore"):  # checked below, with a better message
+        mean, deviation = x[~test].mean(axis=across), x[~test].std(axis=across)
+        x = ((x - mean) / np.where(deviation > 0, deviation, 1)).reshape(len(x), -1)
+        x = x.astype(np.float32)
+    if not np.isfinite(x).all():
+        raise ValueError(
+            "x must be finite in float32 once standardised, got a sample that is not "
+            f"(standard deviations of the training set: {np.min(deviation)} … {np.max(deviation)})"
+        )
+    features, targets = torch.from_numpy(x), torch.from_numpy(y.astype(np.int64))
+    test_rows = torch.from_numpy(test)
+    return Dataset(
+        name,
+        features[~test_rows],
+        targets[~test_rows],
+        features[test_rows],
+        targets[test_rows],
+        tuple(classes.tolist()),
+    )
+
+
+def _member(archive: Any, name: str, path: Path) -> np.ndarray:
+    if name not in archive.files:
+        found = ", ".join(archive.files) or "nothing"
+        raise ValueError(f"{path} must hold the arrays x and y, got {found}")
+    try:
+        return np.asarray(archive[name])
+    except (ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        # numpy says "Object arrays cannot be loaded when allow_pickle=False".
+        what = "an object array" if "Object" in str(error) else f"unreadable ({error})"
+        raise ValueError(f"{name} must be an array of numbers, in {path} it is {what}") from error
+
+
+def _checked_x(x: np.ndarray) -> np.ndarray:
+    if x.dtype.kind not in "fiub":
+        raise ValueError(f"x must be real numbers, got dtype {x.dtype}")
+    if x.ndim < 2 or x.size == 0:
+        raise ValueError(f"x must have shape (N, …) with N samples of numbers, got {x.shape}")
+    x = x.astype(np.float64)
+    finite = np.isfinite(x)
+    if not finite.all():
+        at = tuple(int(i) for i in np.argwhere(~finite)[0])
+        raise ValueError(f"x must be finite, got {x[at]} at index {list(at)}")
+    return x
+
+
+def _checked_y(y: np.ndarray, samples: int) -> np.ndarray:
+    if y.dtype.kind not in "iub":
+        raise ValueError(f"y must be integer labels, got dtype {y.dtype}")
+    if y.shape != (samples,):
+        raise ValueError(f"y must have one label for each of the {samples} samples, got {y.shape}")
+    return y
