@@ -29,9 +29,7 @@ def draw_alone(trajectories: int, n: int, iterations: int, device: str, dtype: t
         generator.manual_seed(first)
         block = torch.empty((min(rows, trajectories - first), n), device=device, dtype=dtype)
         for _ in range(iterations):
-            torch.randn(
-                block.shape, generator=generator, out=block, device=device, dtype=dtype
-            )
+            torch.randn(block.shape, generator=generator, out=block, device=device, dtype=dtype)
     if device == "cuda":
         torch.cuda.synchronize()
 
@@ -45,7 +43,8 @@ def main() -> None:
     arguments = parser.parse_args()
     B, T, device = arguments.trajectories, arguments.iterations, arguments.device
     problem, schedule = NoisyQuadratic.paper(), StepwiseSchedule.constant(0.03, T)
-    where = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
+    threads = f"{torch.get_num_threads()} threads"
+    where = torch.cuda.get_device_name() if device == "cuda" else threads
     print(f"torch {torch.__version__}, {device} ({where}), n = 200, B = {B}, T = {T}")
     print("method          window  dtype     ns/normal alone  ns/normal run  rate ratio")
     for dtype in (torch.float64, torch.float32):

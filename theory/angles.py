@@ -74,8 +74,8 @@ def expected_cosine(
 
     With Σ_i the covariance and μ_i the mean of (u_i, v_i), D = diag(p, q),
     F_i = det(I + 2Σ_iD)^{−1/2} exp(−μ_iᵀD(I + 2Σ_iD)^{−1}μ_i), Σ̃_i = (I + 2Σ_iD)^{−1}Σ_i and
-    μ̃_i = (I + 2Σ_iD)^{−1}μ_i: both norms are written by ‖u‖^{−1} = π^{−1/2} ∫ p^{−1/2} e^{−p‖u‖²} dp
-    and the Gaussian expectation is taken inside.  The substitution p = exp((π/2) sinh τ) makes
+    μ̃_i = (I + 2Σ_iD)^{−1}μ_i: both norms are written by ‖u‖^{−1} = π^{−1/2} ∫ p^{−1/2} e^{−p‖u‖²}
+    dp and the Gaussian expectation is taken inside.  The substitution p = exp((π/2) sinh τ) makes
     both ends fall doubly exponentially, so that the trapezoid rule in τ converges exponentially.
 
     Parameters
@@ -107,9 +107,7 @@ def expected_cosine(
     uu, vv, uv = uu / scale_u**2, vv / scale_v**2, uv / (scale_u * scale_v)
     μu, μv = μu / scale_u, μv / scale_v
     # Modes that are equal share one evaluation.
-    table, counts = np.unique(
-        np.stack([uu, vv, uv, μu, μv], axis=1), axis=0, return_counts=True
-    )
+    table, counts = np.unique(np.stack([uu, vv, uv, μu, μv], axis=1), axis=0, return_counts=True)
     uu, vv, uv, μu, μv = (table[:, j, None, None] for j in range(5))
     c = counts[:, None, None].astype(np.float64)
     gram = np.maximum(uu * vv - uv**2, 0)  # rounding may make it negative at correlation ±1
@@ -187,8 +185,8 @@ def _gauss(low: float, high: float, level: int) -> tuple[Floats, Floats]:
 def expected_angle(covariance: ArrayLike, *, tolerance: float = 1e-9) -> Estimate:
     """E∠(u, v) = φ_min + ∫ P(ρ_g ≤ cos φ) dφ over [φ_min, φ_max], in radians, for zero means.
 
-    With c_i = E u_iv_i and E v_i² = κ E u_i², a random hyperplane separates u and v with probability
-    ∠(u, v)/π, and given the hyperplane's normal g its two sides are a bivariate Gaussian sign:
+    With c_i = E u_iv_i and E v_i² = κ E u_i², a random hyperplane separates u and v with
+    probability ∠(u, v)/π, and given the hyperplane's normal g its two sides are a bivariate Gaussian sign:
 
         E∠ = E_g arccos ρ_g,   ρ_g = Σ c_i g_i² / (√κ Σ E u_i² g_i²),   g ~ N(0, I).
 
@@ -263,7 +261,9 @@ def sampled_angle(
     if samples < 2:
         raise ValueError(f"samples must be >= 2, got {samples}")
     drawn = []
-    for size in np.diff(np.linspace(0, samples, 1 + -(-samples * len(uu) // 4_000_000)).astype(int)):
+    for size in np.diff(
+        np.linspace(0, samples, 1 + -(-samples * len(uu) // 4_000_000)).astype(int)
+    ):
         g2 = rng.standard_normal((size, len(uu))) ** 2
         cosine = (g2 @ uv) / np.sqrt((g2 @ uu) * (g2 @ vv))
         drawn.append(np.arccos(np.clip(cosine, -1, 1)))

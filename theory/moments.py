@@ -141,10 +141,10 @@ def _second_outputs(n: int, dtype: Any) -> Array:
 
 
 class _Run(NamedTuple):
-    """`count` consecutive windows with equal maps, from window `first` on."""
+    """`windows` consecutive windows with equal maps, from window `first` on."""
 
     first: int
-    count: int
+    windows: int
     keys: tuple[Segments, ...]  # of windows i, i+1, i+2; shorter at the end of the schedule
 
 
@@ -279,9 +279,9 @@ def _walk(
         maps = [window_map(key) for key in run.keys]
         pair = _pair_map(*maps) if len(maps) == 3 else None
         one = _Affine(maps[0].A[:, :2], maps[0].Q[:, :2, :2])
-        block = _block(one, min(run.count, _BLOCK))
+        block = _block(one, min(run.windows, _BLOCK))
         size = len(block.P)
-        full, rest = divmod(run.count, size)
+        full, rest = divmod(run.windows, size)
         jumps = [_iterated(one, size)] * full + ([_iterated(one, rest)] if rest else [])
         laws = [law]
         for jump in jumps:
@@ -333,7 +333,7 @@ class Evolution:
         """
         W = len(self.inner)
         chosen = np.arange(W) if windows is None else np.asarray(windows, dtype=int)
-        if chosen.size and not (0 <= chosen.min() and chosen.max() < W):
+        if chosen.size and not (chosen.min() >= 0 and chosen.max() < W):
             raise IndexError(f"windows must lie in 0 … {W - 1}, got {chosen.tolist()}")
         n, dtype = self.problem.dimension, self.inner.dtype
         means = np.zeros((chosen.size, n, 2), dtype=dtype)
@@ -341,7 +341,7 @@ class Evolution:
 
         arguments = (self.problem, self.method, self.schedule, self.window, self.from_stationary)
         for run, block, pair, laws in _walk(*arguments):
-            here = np.flatnonzero((chosen >= run.first) & (chosen < run.first + run.count))
+            here = np.flatnonzero((chosen >= run.first) & (chosen < run.first + run.windows))
             if pair is None or not here.size:
                 continue
             which, j = np.divmod(chosen[here] - run.first, len(block.P))
@@ -417,16 +417,16 @@ def evolve(
     with np.errstate(over="ignore", invalid="ignore"):
         for run, block, pair, laws in _walk(problem, method, schedule, window, from_stationary):
             S = np.stack([law.second_moment.reshape(-1) for law in laws[:-1]], axis=-1)
-            here = slice(run.first, run.first + run.count)
-            risk[here] = _products(block, half_a, e_x, S)[: run.count]
+            here = slice(run.first, run.first + run.windows)
+            risk[here] = _products(block, half_a, e_x, S)[: run.windows]
             if pair is not None:
                 u, v = pair.A[:, 0], pair.A[:, 1]
                 noise = pair.Q.sum(axis=0)
-                inner[here] = _products(block, u, v, S)[: run.count] + noise[0, 1]
-                first[here] = _products(block, u, u, S)[: run.count] + noise[0, 0]
-                second[here] = _products(block, v, v, S)[: run.count] + noise[1, 1]
+                inner[here] = _products(block, u, v, S)[: run.windows] + noise[0, 1]
+                first[here] = _products(block, u, u, S)[: run.windows] + noise[0, 0]
+                second[here] = _products(block, v, v, S)[: run.windows] + noise[1, 1]
         risk[total] = (half_a[:, 0] * laws[-1].second_moment[:, 0]).sum()
-    if dtype != object and not all(np.isfinite(x).all() for x in (risk, inner, first, second)):
+    if not dtype.hasobject and not all(np.isfinite(x).all() for x in (risk, inner, first, second)):
         raise OverflowError(
             "a second moment is no finite float any more: max learning_rate * max curvature is "
             f"{max(schedule.rates) * max(a)}, stable is < {method.max_stable_step}"
@@ -443,4 +443,3 @@ def evolve(
         inner=inner[:W],
         squared_norm=np.append(first[:W], second[W - 1]),
     )
-

@@ -107,7 +107,7 @@ def window_step_moments(
     method: UnifiedMomentum = _SGD,
     window: int = 1,
 ) -> tuple[Array, Array]:
-    """(E u_i², E u_i v_i) per mode at stationarity, u and v successive window-mean steps; (n,) each.
+    """(E u_i², E u_i v_i) per mode at stationarity, for successive window-mean steps u, v; (n,) each.
 
     Requires 0 < αa < 2(1 + β)/(1 + 2βs) and some noise; ValueError otherwise.
     Source of the statistic: UAI 2024, Definition 3.3, p. 3606.
@@ -214,7 +214,7 @@ def window_cosine(step: Any, window: int) -> Any:
 
 
 def small_rate_limit(window: int) -> Any:
-    """lim_{αa → 0} of `window_cosine`: (k² − 1)/(2(2k² + 1)); 0 for k = 1, → ¼ (75.5°) for large k."""
+    """lim_{αa → 0} of `window_cosine`: (k² − 1)/(2(2k² + 1)); 0 for k = 1, → ¼ (75.5°) as k → ∞."""
     k = _positive_window(window)
     return (k**2 - 1) / (2 * (2 * k**2 + 1))
 
@@ -245,13 +245,13 @@ def transient_step_moments(
 def saturation_rate(
     problem: NoisyQuadratic, learning_rate: float, method: UnifiedMomentum = _SGD
 ) -> float:
-    """−2 log max_i r_i: second moments approach their limit like e^{−rate·t}, r the spectral radius.
+    """−2 log max_i r_i, r_i the spectral radius: second moments converge like e^{−rate·t}.
 
     SGD: −2 log max_i |1 − αa_i|, which is ≈ 2αa_min when α(a_min + a_max) ≤ 2.  The excess risk and
     the angle share these exponentials; the angle weighs mode i by a_i² where the risk has a_i.
 
-    Requires 0 < αa < 2(1 + β)/(1 + 2βs); ValueError otherwise.  Infinite when every mode forgets its
-    start in one iteration (αa = 1, β = 0).
+    Requires 0 < αa < 2(1 + β)/(1 + 2βs); ValueError otherwise.  Infinite when every mode
+    forgets its start in one iteration (αa = 1, β = 0).
     """
     h = np.asarray(linear.require_stable(problem, learning_rate, method), dtype=np.float64)
     M = linear.transition(h, method)

@@ -129,10 +129,10 @@ def _limit_claim(context: Context, name: str, closed: str, of_pair: int) -> tupl
     formula = (squared_norm_limit, inner_product_limit)[of_pair]
     count = context.pick(100, 2000)
     agreed = 0
-    for problem, rate in rational_cases(context.rng(name), count):
-        run = moments.evolve(problem, SGD, StepwiseSchedule.constant(rate, 3), from_stationary=True)
+    for case, α in rational_cases(context.rng(name), count):
+        run = moments.evolve(case, SGD, StepwiseSchedule.constant(α, 3), from_stationary=True)
         exact = (run.squared_norm[0], run.inner[0])[of_pair]
-        agreed += formula(problem, rate) == exact
+        agreed += formula(case, α) == exact
     evidence.exact("closed form = moment recursion, in exact rationals", agreed, count)
     evidence.route("closed form", closed)
     evidence.route(
@@ -352,7 +352,8 @@ def eq_6(context: Context) -> Outcome:
     evidence.route("exact E cos", f"{exact_cases} random problems by quadrature")
     return evidence.outcome(
         Verdict.HOLDS,
-        "A weighted mean of −αa_i/2 is at least the smallest; equal curvatures attain it. The exact "
+        "A weighted mean of −αa_i/2 is at least the smallest; equal curvatures attain it. The "
+        "exact "
         "expected cosine obeys it too in every case tried.",
         cases=count + exact_cases,
     )
@@ -362,7 +363,9 @@ def eq_6(context: Context) -> Outcome:
     id="range-as-stated",
     place="Theorem 3.2, p. 3606",
     title="The range [90°, 120°], without a hypothesis on αa_i",
-    statement="C^* ∈ [−½, 0], and thus the angle's limit lies in [90°, 120°], for every convergent run.",
+    statement=(
+        "C^* ∈ [−½, 0], and thus the angle's limit lies in [90°, 120°], for every convergent run."
+    ),
     kind=Kind.UPPER_BOUND,
     hypotheses="as printed: SGD on the noisy quadratic, any rate at which it is stable (αa_i < 2)",
     expected=Verdict.REFUTED,
@@ -497,7 +500,8 @@ def range_pathwise(context: Context) -> Outcome:
     evidence.route(
         "simulation", f"{pairs} stationary pairs: P(∠ > 120°) = {beyond:.3f} ± {error:.1g}"
     )
-    # One mode: steps are numbers, so the angle is 0° or 180°; 180° with probability arccos(−αa/2)/π.
+    # One mode: steps are numbers, so the angle is 0° or 180°; 180° with probability
+    # arccos(−αa/2)/π.
     α = 0.5
     x = np.random.default_rng(context.rng_seed("one mode")).standard_normal((pairs, 3))
     c0, c1 = x[:, 1], x[:, 2]
@@ -525,7 +529,8 @@ def range_pathwise(context: Context) -> Outcome:
     ax.legend()
     evidence.figure(
         "The angle is a random variable",
-        "Stationary distribution of the angle on the paper's instance: at α = 0.06 more than a third "
+        "Stationary distribution of the angle on the paper's instance: at α = 0.06 more than a "
+        "third "
         "of all angles are above 120°.",
         figure,
     )

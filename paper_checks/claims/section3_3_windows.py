@@ -125,13 +125,15 @@ def window_law(context: Context) -> Outcome:
     ax.legend(ncols=2)
     evidence.figure(
         "The window law",
-        "Level of one mode of SGD against kαa. Up to αa = 1 it runs from 75.5° (90° only for k = 1) "
+        "Level of one mode of SGD against kαa. Up to αa = 1 it runs from 75.5° (90° only for k = "
+        "1) "
         "to 120°; beyond αa = 1 (the upturned ends) it leaves the range.",
         figure,
     )
     return evidence.outcome(
         Verdict.REFUTED,
-        "With windows the level falls to 75.5° for small rates: on the paper's instance with k = 64 "
+        "With windows the level falls to 75.5° for small rates: on the paper's instance with k = "
+        "64 "
         + ", ".join(f"{level:.2f}°" for level in levels)
         + " for α = 0.06, 0.03, 0.01, 10⁻³, 10⁻⁴.",
         cases=count + len(rates),
@@ -163,14 +165,14 @@ def window_law(context: Context) -> Outcome:
 def reset_after_drop(context: Context) -> Outcome:
     evidence = Evidence()
     count, agreed = 0, 0
-    for ρ in (Fraction(1, 10), Fraction(1, 2), Fraction(19, 20)):
+    for factor in (Fraction(1, 10), Fraction(1, 2), Fraction(19, 20)):
         for a in ((Fraction(1, 3),), (Fraction(1), Fraction(2, 5), Fraction(1, 9))):
             exact = NoisyQuadratic(a, Fraction(2, 7))
             α = Fraction(3, 4)
             run = moments.evolve(
-                exact, SGD, StepwiseSchedule([α, ρ * α], [3, 4]), from_stationary=True
+                exact, SGD, StepwiseSchedule([α, factor * α], [3, 4]), from_stationary=True
             )
-            agreed += run.inner[3] == saturation.inner_product_after_drop(exact, α, ρ)
+            agreed += run.inner[3] == saturation.inner_product_after_drop(exact, α, factor)
             count += 1
     evidence.exact(
         "k = 1: closed form of the first angle = recursion, exact rationals", agreed, count
@@ -233,7 +235,8 @@ def reset_after_drop(context: Context) -> Outcome:
     axes[1].legend(loc="lower right")
     evidence.figure(
         "No restart from 0°",
-        "Exact ratio angles around a drop from stationarity at α = 0.06 on the paper's instance. Only "
+        "Exact ratio angles around a drop from stationarity at α = 0.06 on the paper's instance. "
+        "Only "
         "a drop by more than a factor 2 at k = 1 brings the angle below 90°; with the defaults "
         "(right, ρ = 0.95) nothing is to be seen.",
         figure,

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 __all__ = ["NoisyQuadratic"]
 
 Array = NDArray[Any]
 
 
-def _vector(name: str, value: ArrayLike) -> Array:
+def _vector(name: str, value: Any) -> Array:
     """A 1-d copy: float64, or object when the entries are exact numbers or symbols."""
     array = np.array(value)
     if array.ndim > 1:
@@ -62,9 +62,7 @@ class NoisyQuadratic:
     noise_variance: Array
     start: Array
 
-    def __init__(
-        self, curvature: ArrayLike, noise_variance: ArrayLike, start: ArrayLike = 0.0
-    ) -> None:
+    def __init__(self, curvature: Any, noise_variance: Any, start: Any = 0) -> None:
         a = np.atleast_1d(_vector("curvature", curvature))
         if a.size == 0:
             raise ValueError("curvature must have at least one entry, got none")
@@ -89,7 +87,7 @@ class NoisyQuadratic:
             object.__setattr__(self, name, array)
 
     @classmethod
-    def paper(cls, noise_variance: ArrayLike = 0.02, start: ArrayLike = 2.0) -> NoisyQuadratic:
+    def paper(cls, noise_variance: Any = 0.02, start: Any = 2.0) -> NoisyQuadratic:
         """The paper's instance: n = 200, aᵢ = i/10.
 
         The paper states neither Σ nor x₀.  Its Figure 1 fits Σ = 0.02 I (see the audit's claim
