@@ -61,8 +61,9 @@ def _modes(covariance: ArrayLike) -> tuple[Floats, Floats, Floats]:
     if not np.isfinite(C).all():
         raise ValueError("covariance must be finite")
     uu, vv, uv = C[:, 0, 0], C[:, 1, 1], (C[:, 0, 1] + C[:, 1, 0]) / 2
-    slack = 16 * np.finfo(float).eps * np.sqrt(np.abs(uu * vv))
-    if (uu < 0).any() or (vv < 0).any() or (np.abs(uv) > np.sqrt(np.abs(uu * vv)) + slack).any():
+    # The root of the product could underflow where the product of the roots does not.
+    largest = np.sqrt(np.abs(uu)) * np.sqrt(np.abs(vv)) * (1 + 16 * np.finfo(float).eps)
+    if (uu < 0).any() or (vv < 0).any() or (np.abs(uv) > largest).any():
         raise ValueError("covariance must be positive semi-definite in every mode")
     return uu, vv, uv
 
@@ -186,7 +187,8 @@ def expected_angle(covariance: ArrayLike, *, tolerance: float = 1e-9) -> Estimat
     """E∠(u, v) = φ_min + ∫ P(ρ_g ≤ cos φ) dφ over [φ_min, φ_max], in radians, for zero means.
 
     With c_i = E u_iv_i and E v_i² = κ E u_i², a random hyperplane separates u and v with
-    probability ∠(u, v)/π, and given the hyperplane's normal g its two sides are a bivariate Gaussian sign:
+    probability ∠(u, v)/π, and given its normal g that
+    probability is arccos(ρ_g)/π:
 
         E∠ = E_g arccos ρ_g,   ρ_g = Σ c_i g_i² / (√κ Σ E u_i² g_i²),   g ~ N(0, I).
 
@@ -228,7 +230,7 @@ def expected_angle(covariance: ArrayLike, *, tolerance: float = 1e-9) -> Estimat
     if high - low <= 8 * np.finfo(float).eps:
         return Estimate(float(low + high) / 2, float(high - low))
 
-    few = counts.sum() <= _FEW_MODES
+    few = len(c) <= _FEW_MODES
 
     def rule(level: int) -> float:
         # With few modes the distribution of ρ_g is not smooth where a coefficient changes its sign.

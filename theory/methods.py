@@ -14,8 +14,8 @@ __all__ = ["UnifiedMomentum"]
 class UnifiedMomentum:
     """x_{t+1} = y_{t+1} + β (yˢ_{t+1} − yˢ_t), y_{t+1} = x_t − α_t G_t, yˢ_{t+1} = x_t − sα_t G_t.
 
-    Starts at yˢ_0 = x_0.  s = 0 is the heavy ball, s = 1 Nesterov's method, s = 1/(1−β) plain gradient
-    descent with the rate α/(1−β), and β = 0 plain gradient descent with the rate α.
+    Starts at yˢ_0 = x_0.  s = 0 is the heavy ball, s = 1 Nesterov's method, s = 1/(1−β) plain
+    gradient descent with the rate α/(1−β), and β = 0 plain gradient descent with the rate α.
 
     With the displacement d_t = x_t − yˢ_t, which is of the order of one step, the same
     recursion reads

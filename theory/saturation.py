@@ -107,7 +107,7 @@ def window_step_moments(
     method: UnifiedMomentum = _SGD,
     window: int = 1,
 ) -> tuple[Array, Array]:
-    """(E u_i², E u_i v_i) per mode at stationarity, for successive window-mean steps u, v; (n,) each.
+    """(E u_i², E u_i v_i) per mode at stationarity, (n,) each; u, v successive window-mean steps.
 
     Requires 0 < αa < 2(1 + β)/(1 + 2βs) and some noise; ValueError otherwise.
     Source of the statistic: UAI 2024, Definition 3.3, p. 3606.
