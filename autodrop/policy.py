@@ -1,0 +1,92 @@
+"""What a drop does to the learning rates, and the record that it leaves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DropPolicy:
+    """α ← max(min_lr, factor·α) for every rate that is above its floor.
+
+    factor: ρ, in (0, 1).
+    min_lr: the floor α̲ ≥ 0, one for all parameter groups or a sequence with one for each (kept as
+        a tuple).
+    wait: windows from saturation to the drop, the saturated one counted as the first: at the
+        `wait`-th the rate drops; 0 and 1 both mean at once. Saturation while waiting is ignored.
+    max_threshold: if given, θ ← min(max_threshold, θ/factor) for the detector's threshold θ at
+        every drop, in degrees.
+    average: at the drop, replace the parameters by the average of the iterates seen at each of
+        the waiting windows, with weights 1, 2, …, wait.
+
+    UAI 2024, Algorithm 1 uses factor and min_lr only; the others belong to arXiv 2111.15317.
+    """
+
+    factor: float = 0.95
+    min_lr: float | Sequence[float] = 0.0
+    wait: int = 0
+    max_threshold: float | None = None
+    average: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.factor < 1.0:
+            raise ValueError(f"factor must be in (0, 1), got {self.factor!r}")
+        if isinstance(self.min_lr, Sequence):
+            object.__setattr__(self, "min_lr", tuple(self.min_lr))
+        floors = self.min_lr if isinstance(self.min_lr, Sequence) else (self.min_lr,)
+        if not all(0.0 <= floor < math.inf for floor in floors):
+            raise ValueError(f"min_lr must be finite and >= 0, got {self.min_lr!r}")
+        if isinstance(self.wait, bool) or not isinstance(self.wait, int) or self.wait < 0:
+            raise ValueError(f"wait must be an integer >= 0, got {self.wait!r}")
+        if self.max_threshold is not None and not 0.0 < self.max_threshold < math.inf:
+            raise ValueError(
+                f"max_threshold must be finite and > 0 degrees, got {self.max_threshold!r}"
+            )
+        if self.average and self.wait < 2:
+            raise ValueError(
+                f"average needs wait >= 2 windows to average over, got wait = {self.wait!r}"
+            )
+
+    def floors(self, groups: int) -> tuple[float, ...]:
+        """The floor of each of `groups` rates; ValueError if min_lr has another length."""
+        if not isinstance(self.min_lr, Sequence):
+            return (self.min_lr,) * groups
+        if len(self.min_lr) != groups:
+            raise ValueError(
+                f"min_lr must be a number or have one floor per parameter group, got "
+                f"{len(self.min_lr)} floors for {groups} groups"
+            )
+        return tuple(self.min_lr)
+
+    def lowered(self, rates: Sequence[float]) -> tuple[float, ...]:
+        """max(min_lr, factor·α) for each rate α; a rate at or below its floor stays as it is."""
+        return tuple(
+            max(floor, self.factor * α) if α > floor else α
+            for α, floor in zip(rates, self.floors(len(rates)), strict=True)
+        )
+
+    def grown(self, threshold: float) -> float:
+        """min(max_threshold, threshold/factor); unchanged without a max_threshold. Degrees."""
+        if self.max_threshold is None:
+            return threshold
+        return min(self.max_threshold, threshold / self.factor)
+
+
+@dataclass(frozen=True)
+class DropEvent:
+    """One drop of the learning rate.
+
+    step: updates done when the drop was applied; it acts from the next update on.
+    window: index of the window that triggered it, from 0.
+    old_lr, new_lr: the rate of each parameter group before and after.
+    angle: the angular velocity of that window, in degrees; None if that window had none (the
+        parameters did not move in it), which can happen while a rule waits.
+    """
+
+    step: int
+    window: int
+    old_lr: tuple[float, ...]
+    new_lr: tuple[float, ...]
+    angle: float | None

@@ -1,0 +1,203 @@
+"""A rule: what is observed, when it counts as saturated, what a drop does, and when it acts.
+
+One frozen description serves the array loop (`autodrop.algorithm.run`) and the torch scheduler
+(`autodrop.AutoDrop`). Its two moves are pure:
+
+    state = rule.init()
+    state = rule.observe(state, angle)     # where rule.observes(t): a window ended, radians or None
+    state, decision = rule.act(state)      # where rule.acts(t)
+
+with t the number of updates done. They are two because the arXiv rule decides after the first
+update of an epoch and acts after the second; `advance` is one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, is_dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+from autodrop.detectors import (
+    Detector,
+    GaussianSaturation,
+    MovingAverageSaturation,
+    Smoothing,
+    Test,
+    ThresholdSaturation,
+)
+from autodrop.policy import DropPolicy
+
+Observation = Literal["mean", "snapshot"]
+
+
+@dataclass(frozen=True)
+class RuleState:
+    """memory: the detector's state. threshold: the detector's, in degrees, where it grows, else
+    None. waited: windows since saturation, the saturated one counted; 0 while not armed."""
+
+    memory: Any
+    threshold: float | None = None
+    waited: int = 0
+
+
+class Decision(NamedTuple):
+    """drop: lower the rates now. weight: of this iterate in the average, 0 while not waiting."""
+
+    drop: bool
+    weight: int
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A window, a detector, a drop policy, and what stands for a window.
+
+    window: k, updates per window (for "snapshot": per epoch).
+    observation: "mean", the mean of x_t over t = ik … (i+1)k−1, x_0 the start (Definition 3.3);
+        the window is closed and the rule acts after update (i+1)k. "snapshot", the iterate after
+        the first update of window i, t = ik+1; the rule acts after the second, t = ik+2, so
+        window ≥ 2. `policy.average` is for snapshots only.
+
+    T updates close ⌊T/k⌋ windows, or ⌊(T−1)/k⌋+1 snapshots; three windows give the first angle.
+    """
+
+    window: int = 64
+    detector: Detector = field(default_factory=GaussianSaturation)
+    policy: DropPolicy = field(default_factory=DropPolicy)
+    observation: Observation = "mean"
+
+    def __post_init__(self) -> None:
+        if self.observation not in ("mean", "snapshot"):
+            raise ValueError(f"observation must be 'mean' or 'snapshot', got {self.observation!r}")
+        check_window(self.window, self.observation)
+        if not (
+            callable(getattr(self.detector, "init", None)) and hasattr(self.detector, "update")
+        ):
+            raise TypeError(
+                f"detector must have init() and update(state, angle), got {self.detector!r}"
+            )
+        if self.policy.average and self.observation != "snapshot":
+            raise ValueError(
+                "average needs observation = 'snapshot': replacing the parameters breaks a window "
+                f"mean, got observation = {self.observation!r}"
+            )
+        if self.policy.max_threshold is not None:
+            if not (is_dataclass(self.detector) and hasattr(self.detector, "threshold")):
+                raise TypeError(
+                    "max_threshold needs a detector that is a dataclass with a threshold, "
+                    f"got {self.detector!r}"
+                )
+            if self.detector.threshold > self.policy.max_threshold:
+                raise ValueError(
+                    f"threshold must be <= max_threshold, got {self.detector.threshold!r} > "
+                    f"{self.policy.max_threshold!r}"
+                )
+
+    def observes(self, t: int) -> bool:
+        """Whether a window ends with update t ≥ 1."""
+        return t % self.window == (0 if self.observation == "mean" else 1)
+
+    def acts(self, t: int) -> bool:
+        """Whether the rates may drop after update t ≥ 1."""
+        return t % self.window == (0 if self.observation == "mean" else 2 % self.window)
+
+    def windows(self, t: int) -> int:
+        """How many windows t updates have closed; the last closed one has this number − 1."""
+        return t // self.window if self.observation == "mean" else -(-t // self.window)
+
+    def init(self) -> RuleState:
+        grows = self.policy.max_threshold is not None
+        threshold = getattr(self.detector, "threshold", None) if grows else None
+        return RuleState(self.detector.init(), threshold)
+
+    def observe(self, state: RuleState, angle: float | None) -> RuleState:
+        """One more window: its angle in radians, or None where it has none.
+
+        The detector sees every angle, waiting or not; a window without an angle counts for the
+        waiting time only.
+        """
+        memory, saturated = state.memory, False
+        if angle is not None:
+            memory, saturated = self._detector(state).update(memory, angle)
+        waited = state.waited + 1 if state.waited or saturated else 0
+        return RuleState(memory, state.threshold, waited)
+
+    def act(self, state: RuleState) -> tuple[RuleState, Decision]:
+        """Drop if the waiting time is over; then only the count and the threshold change."""
+        drop = state.waited >= max(self.policy.wait, 1)
+        decision = Decision(drop, state.waited)
+        if not drop:
+            return state, decision
+        threshold = None if state.threshold is None else self.policy.grown(state.threshold)
+        return RuleState(state.memory, threshold, 0), decision
+
+    def advance(self, state: RuleState, angle: float | None) -> tuple[RuleState, Decision]:
+        """`observe`, then `act`: the rule as a function of a sequence of angles."""
+        return self.act(self.observe(state, angle))
+
+    def forget(self, state: RuleState) -> RuleState:
+        """The state before any angle, but for a threshold that has grown."""
+        return replace(self.init(), threshold=state.threshold)
+
+    def _detector(self, state: RuleState) -> Detector:
+        detector: Any = self.detector
+        return detector if state.threshold is None else replace(detector, threshold=state.threshold)
+
+
+def uai2024(
+    window: int = 64,
+    factor: float = 0.95,
+    min_lr: float | Sequence[float] = 0.0,
+    *,
+    threshold: float = 0.1,
+    buffer: int = 10,
+    smoothing: Smoothing = "time",
+    test: Test = "signed",
+) -> Rule:
+    """Algorithm 1 of UAI 2024 (p. 3607), with the defaults of its Section 4.1.
+
+    window: 64 for CIFAR, 640 for ImageNet. The rest: `GaussianSaturation`, `DropPolicy`.
+    """
+    detector = GaussianSaturation(threshold, buffer, smoothing, test)
+    return Rule(window, detector, DropPolicy(factor, min_lr))
+
+
+def arxiv2021(
+    window: int,
+    factor: float = 0.2,
+    min_lr: float | Sequence[float] = 1e-4,
+    *,
+    threshold: float = 0.01,
+    max_threshold: float = 1.0,
+    wait: int = 20,
+    average: bool = False,
+) -> Rule:
+    """The rule of arXiv 2111.15317 (2021): one snapshot an epoch, |ω_i − ω_{i−1}| < θ, wait, drop.
+
+    window: updates per epoch, ≥ 2. factor: 0.2 for CIFAR, 0.1 for ImageNet. threshold and
+    max_threshold in degrees. average: its optional variance reduction.
+    """
+    policy = DropPolicy(factor, min_lr, wait, max_threshold, average)
+    return Rule(window, ThresholdSaturation(threshold), policy, "snapshot")
+
+
+def nqm2024(
+    factor: float = 0.5,
+    min_lr: float | Sequence[float] = 0.001,
+    *,
+    threshold: float = 0.01,
+    length: int = 20,
+    test: Test = "absolute",
+) -> Rule:
+    """The rule of UAI 2024, Section 3 (p. 3607), for the noisy quadratic model: window 1."""
+    detector = MovingAverageSaturation(threshold, length, test)
+    return Rule(1, detector, DropPolicy(factor, min_lr))
+
+
+def check_window(window: int, observation: Observation) -> None:
+    """Raises ValueError unless window is an integer ≥ 1, ≥ 2 for snapshots."""
+    least = 1 if observation == "mean" else 2
+    if isinstance(window, bool) or not isinstance(window, int) or window < least:
+        raise ValueError(
+            f"window must be an integer >= {least} for observation = {observation!r}, "
+            f"got {window!r}"
+        )

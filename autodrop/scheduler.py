@@ -1,0 +1,357 @@
+"""AutoDrop as a learning rate scheduler for any torch optimizer."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from autodrop.averaging import WeightedAverage
+from autodrop.detectors import Detector, GaussianSaturation, Smoothing, Test
+from autodrop.policy import DropEvent, DropPolicy
+from autodrop.rules import Observation, Rule, RuleState, arxiv2021, uai2024
+from autodrop.tracker import AngularVelocity
+
+
+class AutoDrop(LRScheduler):
+    """α ← max(min_lr, factor·α) whenever the angular velocity of the parameters saturates.
+
+        scheduler = AutoDrop(optimizer, window=64)      # records x_0, the parameters as they are
+        for x, y in batches:
+            ...
+            optimizer.step()
+            scheduler.step()                            # once for every update
+
+    The defaults are Algorithm 1 of the UAI 2024 paper; `AutoDrop.uai2024` and `AutoDrop.arxiv2021`
+    spell the two published rules out, `AutoDrop.from_rule` takes any `Rule`.
+
+    optimizer: any torch optimizer; the parameters of all its groups are tracked as one vector.
+    window: k, updates per window, or per epoch with observation = "snapshot".
+    factor, min_lr, wait, max_threshold, average: see `DropPolicy`; min_lr is one floor or a
+        sequence with one for each parameter group.
+    detector: see `autodrop.detectors`; default `GaussianSaturation()`.
+    observation: see `Rule`.
+    dtype: of the three copies of the parameters that tracking keeps; see `AngularVelocity`.
+    last_epoch: as in every torch scheduler.
+
+    A drop multiplies each group's current rate, so the scheduler composes with others that do so
+    too (`ChainedScheduler`), and starts where its turn comes in a `SequentialLR`. A rate that is a
+    tensor is filled in place. Parameter groups may be added: tracking starts afresh, with a
+    RuntimeWarning. `state_dict` holds the position within the window: a resumed run has the same
+    angles and rates as an uninterrupted one. The rates themselves are in the optimizer's own
+    state_dict, as with every torch scheduler.
+    """
+
+    _tracker: AngularVelocity
+    _state: RuleState
+    _average: WeightedAverage | None
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        window: int = 64,
+        factor: float = 0.95,
+        min_lr: float | Sequence[float] = 0.0,
+        detector: Detector | None = None,
+        *,
+        wait: int = 0,
+        max_threshold: float | None = None,
+        average: bool = False,
+        observation: Observation = "mean",
+        dtype: torch.dtype = torch.float64,
+        last_epoch: int = -1,
+    ) -> None:
+        policy = DropPolicy(factor, min_lr, wait, max_threshold, average)
+        detector = GaussianSaturation() if detector is None else detector
+        self.rule = Rule(window, detector, policy, observation)
+        self.angular_velocities: list[float] = []
+        """Every angle so far, in degrees."""
+        self.drops: list[DropEvent] = []
+        """Every drop that changed a rate."""
+        self._dtype = dtype
+        super().__init__(optimizer, last_epoch)
+
+    @classmethod
+    def from_rule(
+        cls,
+        optimizer: Optimizer,
+        rule: Rule,
+        *,
+        dtype: torch.dtype = torch.float64,
+        last_epoch: int = -1,
+    ) -> Self:
+        """The scheduler that follows `rule`."""
+        policy = rule.policy
+        return cls(
+            optimizer,
+            rule.window,
+            policy.factor,
+            policy.min_lr,
+            rule.detector,
+            wait=policy.wait,
+            max_threshold=policy.max_threshold,
+            average=policy.average,
+            observation=rule.observation,
+            dtype=dtype,
+            last_epoch=last_epoch,
+        )
+
+    @classmethod
+    def uai2024(
+        cls,
+        optimizer: Optimizer,
+        window: int = 64,
+        factor: float = 0.95,
+        min_lr: float | Sequence[float] = 0.0,
+        *,
+        threshold: float = 0.1,
+        buffer: int = 10,
+        smoothing: Smoothing = "time",
+        test: Test = "signed",
+        dtype: torch.dtype = torch.float64,
+        last_epoch: int = -1,
+    ) -> Self:
+        """Algorithm 1 of UAI 2024 (p. 3607): `rules.uai2024`."""
+        rule = uai2024(
+            window,
+            factor,
+            min_lr,
+            threshold=threshold,
+            buffer=buffer,
+            smoothing=smoothing,
+            test=test,
+        )
+        return cls.from_rule(optimizer, rule, dtype=dtype, last_epoch=last_epoch)
+
+    @classmethod
+    def arxiv2021(
+        cls,
+        optimizer: Optimizer,
+        window: int,
+        factor: float = 0.2,
+        min_lr: float | Sequence[float] = 1e-4,
+        *,
+        threshold: float = 0.01,
+        max_threshold: float = 1.0,
+        wait: int = 20,
+        average: bool = False,
+        dtype: torch.dtype = torch.float64,
+        last_epoch: int = -1,
+    ) -> Self:
+        """The rule of arXiv 2111.15317 (2021): `rules.arxiv2021`; window: updates per epoch."""
+        rule = arxiv2021(
+            window,
+            factor,
+            min_lr,
+            threshold=threshold,
+            max_threshold=max_threshold,
+            wait=wait,
+            average=average,
+        )
+        return cls.from_rule(optimizer, rule, dtype=dtype, last_epoch=last_epoch)
+
+    def step(self, epoch: int | None = None) -> None:
+        """Take note of one update of the optimizer, and drop the rates if the rule says so.
+
+        epoch: only for torch's `SequentialLR`, which starts a scheduler with epoch = 0.
+        """
+        if epoch not in (None, 0):
+            raise ValueError(
+                "AutoDrop's rates follow from observed angles, not from the epoch: call step() "
+                f"without arguments, got epoch = {epoch!r}"
+            )
+        # The base class makes one step from its constructor, and SequentialLR repeats it; both
+        # with the count at 0.
+        initial = getattr(self, "_step_count", 0) == 0
+        super().step(epoch)
+        if initial:
+            self._start()
+        elif epoch is None:
+            self._note_update()
+
+    def get_lr(self) -> list[float | torch.Tensor]:
+        """The current rates: what changes them is `step`."""
+        return _rates(self.optimizer)
+
+    def _get_closed_form_lr(self) -> list[float | torch.Tensor]:
+        """SequentialLR's way to start a scheduler: the initial rates, and x_0 is now."""
+        self._start()
+        return _copied(self.base_lrs)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All state but the optimizer's, copied; loads with torch.load(weights_only=True)."""
+        return {
+            "hyperparameters": _hyperparameters(self.rule),
+            "last_epoch": self.last_epoch,
+            "_step_count": self._step_count,
+            "base_lrs": _copied(self.base_lrs),
+            "_last_lr": _copied(self._last_lr),
+            "memory": _plain(self._state.memory),
+            "threshold": self._state.threshold,
+            "waited": self._state.waited,
+            "tracker": self._tracker.state_dict(),
+            "average": None if self._average is None else self._average.state_dict(),
+            "angular_velocities": list(self.angular_velocities),
+            "drops": [dataclasses.asdict(event) for event in self.drops],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a `state_dict`.
+
+        Raises ValueError, and changes nothing, unless it comes from an AutoDrop with the same
+        hyperparameters, tracking parameters of the same shapes.
+        """
+        if "hyperparameters" not in state_dict:
+            raise ValueError(f"state_dict must be AutoDrop's, got keys {sorted(state_dict)}")
+        ours, saved = _hyperparameters(self.rule), state_dict["hyperparameters"]
+        differing = [
+            f"{name} = {saved.get(name)!r} (here {ours.get(name)!r})"
+            for name in sorted(ours.keys() | saved.keys())
+            if ours.get(name) != saved.get(name)
+        ]
+        if differing:
+            raise ValueError(
+                "state_dict must come from a scheduler with the same hyperparameters, it has "
+                + ", ".join(differing)
+            )
+        self._tracker.load_state_dict(state_dict["tracker"])
+        if self._average is not None:
+            self._average.load_state_dict(state_dict["average"])
+        self.last_epoch = state_dict["last_epoch"]
+        self._step_count = state_dict["_step_count"]
+        self.base_lrs = _copied(state_dict["base_lrs"])
+        self._last_lr = _copied(state_dict["_last_lr"])
+        self._state = dataclasses.replace(
+            self._state,
+            memory=_restored(self.rule.detector.init(), state_dict["memory"]),
+            threshold=state_dict["threshold"],
+            waited=state_dict["waited"],
+        )
+        self.angular_velocities = list(state_dict["angular_velocities"])
+        self.drops = [
+            DropEvent(
+                **{
+                    **event,
+                    "old_lr": tuple(event["old_lr"]),
+                    "new_lr": tuple(event["new_lr"]),
+                }
+            )
+            for event in state_dict["drops"]
+        ]
+
+    def _params(self) -> list[torch.Tensor]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def _start(self) -> None:
+        """x_0 is now."""
+        self.rule.policy.floors(len(self.optimizer.param_groups))
+        params = self._params()
+        self._state = self.rule.init()
+        self._tracker = AngularVelocity(
+            params, self.rule.window, self._dtype, self.rule.observation
+        )
+        self._average = WeightedAverage(params) if self.rule.policy.average else None
+
+    def _note_update(self) -> None:
+        rule, tracker = self.rule, self._tracker
+        count = sum(len(group["params"]) for group in self.optimizer.param_groups)
+        if count != len(tracker.params):
+            self._restart(count)
+        angle = tracker.update()
+        t = tracker.updates
+        if rule.observes(t):
+            if angle is not None:
+                self.angular_velocities.append(math.degrees(angle))
+            self._state = rule.observe(self._state, angle)
+        if not rule.acts(t):
+            return
+        self._state, decision = rule.act(self._state)
+        if decision.drop:
+            self._drop()
+        if self._average is not None and decision.weight:
+            self._average.add(decision.weight)
+            if decision.drop:
+                self._average.write()
+                # The replacement is no step of the optimizer: no angle may see it.
+                tracker.restart()
+
+    def _drop(self) -> None:
+        """Lower the rates, and record it if that changed any."""
+        groups = self.optimizer.param_groups
+        old = tuple(float(group["lr"]) for group in groups)
+        for group, before, after in zip(groups, old, self.rule.policy.lowered(old), strict=True):
+            if after == before:
+                continue
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(after)
+            else:
+                group["lr"] = after
+        new = tuple(float(group["lr"]) for group in groups)
+        if new == old:
+            return
+        self._last_lr = _rates(self.optimizer)
+        angle = None if self._tracker.angle is None else math.degrees(self._tracker.angle)
+        window = self.rule.windows(self._tracker.updates) - 1
+        self.drops.append(DropEvent(self.last_epoch, window, old, new, angle))
+
+    def _restart(self, count: int) -> None:
+        """The optimizer's parameters are others than before."""
+        warnings.warn(
+            f"the optimizer now has {count} parameter tensors, {len(self._tracker.params)} before: "
+            "AutoDrop tracks them all from the next whole window on, and forgets earlier angles",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+        groups = self.optimizer.param_groups
+        self.rule.policy.floors(len(groups))
+        for group in groups[len(self.base_lrs) :]:
+            self.base_lrs.append(_copied([group.setdefault("initial_lr", group["lr"])])[0])
+        params = self._params()
+        self._state = self.rule.forget(self._state)
+        self._tracker.restart(params)
+        self._average = WeightedAverage(params) if self.rule.policy.average else None
+
+
+def _rates(optimizer: Optimizer) -> list[float | torch.Tensor]:
+    return _copied([group["lr"] for group in optimizer.param_groups])
+
+
+def _copied(rates: Sequence[float | torch.Tensor]) -> list[float | torch.Tensor]:
+    return [α.clone() if isinstance(α, torch.Tensor) else α for α in rates]
+
+
+def _hyperparameters(rule: Rule) -> dict[str, Any]:
+    """The rule as plain named values."""
+    named: dict[str, Any] = {
+        "window": rule.window,
+        "observation": rule.observation,
+        **{f.name: getattr(rule.policy, f.name) for f in dataclasses.fields(rule.policy)},
+        "detector": type(rule.detector).__qualname__,
+    }
+    detector: Any = rule.detector
+    if dataclasses.is_dataclass(detector):
+        for f in dataclasses.fields(detector):
+            value = getattr(detector, f.name)
+            plain = isinstance(value, str | int | float | bool | None)
+            named[f"detector.{f.name}"] = value if plain else repr(value)
+    return named
+
+
+def _plain(memory: Any) -> Any:
+    """A detector's state without its class: torch.load(weights_only=True) refuses dataclasses."""
+    if dataclasses.is_dataclass(memory) and not isinstance(memory, type):
+        return {f.name: getattr(memory, f.name) for f in dataclasses.fields(memory)}
+    return memory
+
+
+def _restored(template: Any, saved: Any) -> Any:
+    """Undo `_plain`; template is any state of the same detector."""
+    if dataclasses.is_dataclass(template) and not isinstance(template, type):
+        return dataclasses.replace(template, **saved)
+    return saved

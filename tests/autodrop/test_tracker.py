@@ -1,0 +1,299 @@
+import io
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autodrop import AngularVelocity
+from tests.autodrop import reference
+
+
+def follow(path, window=1, groups=None, **options):
+    """The angles (degrees, by update) along a path of shape (T+1, n), split into tensors."""
+    path = np.asarray(path)
+    sizes = groups or [path.shape[1]]
+    params = list(torch.from_numpy(path[0].copy()).split(sizes))
+    velocity = AngularVelocity(params, window, **options)
+    seen = {}
+    for t, x in enumerate(path[1:], start=1):
+        for p, value in zip(params, torch.from_numpy(x.copy()).split(sizes), strict=True):
+            p.copy_(value)
+        angle = velocity.update()
+        assert angle is None or angle == velocity.angle
+        if angle is not None:
+            seen[t] = math.degrees(angle)
+    return seen
+
+
+def random_path(seed, T, n=5, dtype=np.float64):
+    return np.cumsum(np.random.default_rng(seed).standard_normal((T + 1, n)), axis=0).astype(dtype)
+
+
+# Angles here are between 1° and 179°, where products know the cosine to n·eps and the angle to
+# n·eps/sin 1°; window sums add k·‖x‖·eps over the step. Together below 1e-9 degrees.
+TOLERANCE = 1e-9
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(0, 30))
+def test_angles_are_definition_3_3_s(seed, k, T):
+    path = random_path(seed, T)
+    seen = follow(path, k)
+    assert list(seen) == list(range(3 * k, T + 1, k))
+    for t, angle in seen.items():
+        exact = reference.window_angle(path.tolist(), t // k - 1, k)
+        assert angle == pytest.approx(exact, abs=TOLERANCE)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 5), st.integers(0, 30))
+def test_snapshots_are_the_first_iterates_of_epochs(seed, k, T):
+    path = random_path(seed, T)
+    seen = follow(path, k, observation="snapshot")
+    assert list(seen) == list(range(2 * k + 1, T + 1, k))
+    for t, angle in seen.items():
+        exact = reference.velocity(path[t], path[t - k], path[t - 2 * k])
+        assert angle == pytest.approx(exact, abs=TOLERANCE)
+
+
+def test_windows_by_hand():
+    """Means (1, 0), (4, 0), (4, 3): a right angle after update 6. Without x_0, or with windows
+    moved by one, the means are others; between positions the angle is 36.9°."""
+    path = [(0, -1), (2, 1), (3, -2), (5, 2), (2, 1), (6, 5), (100, -50), (7, 7)]
+    assert follow(np.array(path, dtype=float), 2) == {6: 90.0}
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4))
+def test_origin_scale_and_rotation_do_not_matter(seed, k):
+    path = random_path(seed, 6 * k)
+    Q = np.linalg.qr(np.random.default_rng(seed).standard_normal((5, 5)))[0]
+    expected = follow(path, k)
+    for moved in (path + np.arange(5) * 100.0, 1e-3 * path, path @ Q):
+        got = follow(moved, k)
+        assert list(got) == list(expected)
+        # Sums of k entries of 400 round by k·400·eps ≈ 4e-13, steps are of order 1.
+        assert list(got.values()) == pytest.approx(list(expected.values()), abs=1e-8)
+
+
+@given(st.permutations(range(6)), st.sampled_from([[6], [1, 5], [2, 0, 4], [1] * 6]))
+def test_order_and_grouping_of_parameters_do_not_matter(order, sizes):
+    path = random_path(3, 12, n=6)
+    got = follow(path[:, order], 2, groups=sizes)
+    assert list(got.values()) == pytest.approx(list(follow(path, 2).values()), abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_parameters_of_any_precision_are_read_exactly(dtype):
+    path = torch.from_numpy(random_path(4, 24, n=64)).to(dtype)
+    p = torch.nn.Parameter(path[0].clone())
+    velocity = AngularVelocity([p], 4)
+    for t in range(1, 25):
+        with torch.no_grad():
+            p.copy_(path[t])
+        angle = velocity.update()
+        if angle is not None:
+            exact = reference.window_angle(path.double().tolist(), t // 4 - 1, 4)
+            assert math.degrees(angle) == pytest.approx(exact, abs=TOLERANCE)
+    assert velocity.angle is not None
+
+
+def parallel_steps(dtype, relative_step=1e-5, k=16, n=4096):
+    """The angle (degrees) between equal window steps of float64 parameters: truly 0."""
+    start = torch.from_numpy(np.random.default_rng(7).standard_normal(n))
+    direction = torch.from_numpy(np.random.default_rng(8).standard_normal(n))
+    p = start.clone()
+    velocity = AngularVelocity([p], k, dtype=dtype)
+    for t in range(1, 3 * k + 1):
+        p.copy_(start + t * relative_step / k * direction)
+        velocity.update()
+    return math.degrees(velocity.angle)
+
+
+def test_float64_sums_resolve_small_steps_and_float32_sums_do_not():
+    """Steps of 1e-5 of ‖x‖ at a true angle of 0: the control that float64 is needed."""
+    assert parallel_steps(torch.float64) < 0.01
+    assert parallel_steps(torch.float32) > 0.5
+
+
+def test_float32_sums_do_for_large_steps():
+    path = random_path(9, 24, n=64)
+    wide, narrow = follow(path, 4), follow(path, 4, dtype=torch.float32)
+    # Sums of order 4·√24·8 round to 2⁻²⁴ of that against steps of norm > 4: below 1e-5 radians.
+    assert list(narrow.values()) == pytest.approx(list(wide.values()), abs=1e-3)
+    assert narrow != wide
+
+
+def test_parameters_that_never_move_or_have_no_elements_count_for_nothing():
+    path = torch.from_numpy(random_path(10, 12))
+    p, frozen, empty = path[0].clone(), torch.full((3,), 1e3), torch.zeros(0)
+    velocity = AngularVelocity([frozen, p, empty], 2)
+    for x in path[1:]:
+        p.copy_(x)
+        velocity.update()
+    assert math.degrees(velocity.angle) == pytest.approx(follow(path, 2)[12], abs=1e-8)
+
+
+def still(path):
+    path[8:12] = path[4:8]  # y_2 = y_1 for windows of 4
+
+
+def nan(path):
+    path[9, 2] = np.nan
+
+
+def infinite(path):
+    path[9, 2] = np.inf
+
+
+def huge(path):
+    path[8:12] *= 1e160  # the step is finite, its square is not
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (still, "did not move"),
+        (nan, "are not finite"),
+        (infinite, "are not finite"),
+        (huge, "moved beyond the float64 range"),
+    ],
+)
+def test_a_window_without_an_angle_warns_and_the_third_good_one_has_one(spoil, words):
+    path = random_path(11, 26)
+    spoil(path)
+    words = f"parameters {words} in the window of 4 updates that ended with update 12"
+    with pytest.warns(RuntimeWarning, match=words) as caught:
+        seen = follow(path, 4)
+    assert len(caught) == 1
+    assert list(seen) == [24]
+    exact = reference.window_angle(path.tolist(), 5, 4)
+    assert seen[24] == pytest.approx(exact, abs=TOLERANCE)
+
+
+def test_parameters_that_stay_lost_never_give_an_angle():
+    path = random_path(12, 20)
+    path[3:] = np.nan
+    with pytest.warns(RuntimeWarning, match="are not finite") as caught:
+        assert follow(path, 2) == {}
+    assert len(caught) == 9
+
+
+def test_restart_takes_only_whole_windows():
+    path = torch.from_numpy(random_path(13, 24))
+    p = path[0].clone()
+    velocity = AngularVelocity([p], 4)
+    seen = {}
+    for t, x in enumerate(path[1:], start=1):
+        p.copy_(x)
+        angle = velocity.update()
+        if angle is not None:
+            seen[t] = math.degrees(angle)
+        if t == 6:
+            velocity.restart()
+    # Window 1, t = 4 … 7, is broken; 2, 3, 4 are whole.
+    assert list(seen) == [20, 24]
+    assert seen[20] == pytest.approx(reference.window_angle(path.tolist(), 4, 4), abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("observation", ["mean", "snapshot"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_resuming_anywhere_changes_nothing(observation, dtype):
+    path = torch.from_numpy(random_path(14, 18))
+    whole = follow(path, 3, observation=observation, dtype=dtype)
+    for cut in range(18):
+        p = path[0].clone()
+        first = AngularVelocity([p], 3, dtype, observation)
+        for x in path[1 : cut + 1]:
+            p.copy_(x)
+            first.update()
+        file = io.BytesIO()
+        torch.save(first.state_dict(), file)
+        file.seek(0)
+        second = AngularVelocity([p], 3, dtype, observation)
+        second.load_state_dict(torch.load(file, weights_only=True))
+        assert second.angle == first.angle
+        seen = {}
+        for t in range(cut + 1, 19):
+            p.copy_(path[t])
+            angle = second.update()
+            if angle is not None:
+                seen[t] = math.degrees(angle)
+        assert seen == {t: angle for t, angle in whole.items() if t > cut}
+
+
+def test_a_saved_state_is_a_copy():
+    p = torch.zeros(3)
+    velocity = AngularVelocity([p], 4)
+    saved = velocity.state_dict()
+    before = saved["sum"][0].clone()
+    p += 1.0
+    velocity.update()
+    assert torch.equal(saved["sum"][0], before)
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (lambda p: AngularVelocity([p], 3), "window of the saved state must be 3, got 2"),
+        (lambda p: AngularVelocity([p], 2, torch.float32), "dtype of the saved state"),
+        (
+            lambda p: AngularVelocity([p], 2, observation="snapshot"),
+            "observation of the saved state must be 'snapshot', got 'mean'",
+        ),
+        (lambda p: AngularVelocity([p, p.clone()], 2), "must be of 2 parameter tensors, got 1"),
+        (
+            lambda p: AngularVelocity([torch.ones(4)], 2),
+            r"parameter 0 of the saved state must have shape \[4\], got \[3\]",
+        ),
+    ],
+)
+def test_a_state_of_another_tracker_is_refused(other, words):
+    p = torch.ones(3)
+    state = AngularVelocity([p], 2).state_dict()
+    with pytest.raises(ValueError, match=words):
+        other(p).load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "words"),
+    [
+        ([], ValueError, "at least one element, got 0 tensors"),
+        ([torch.zeros(0)], ValueError, "at least one element, got 1 tensors"),
+        (torch.ones(2), TypeError, "iterable of tensors, got a single tensor"),
+        ([np.ones(2)], TypeError, "must hold tensors, got ndarray"),
+        ([torch.ones(2, dtype=torch.complex64)], TypeError, "got dtype torch.complex64"),
+        ([torch.ones(2, dtype=torch.int64)], TypeError, "got dtype torch.int64"),
+        ([torch.ones(2).to_sparse()], TypeError, "must be dense, got layout torch.sparse_coo"),
+    ],
+)
+def test_bad_parameters(params, error, words):
+    with pytest.raises(error, match=words):
+        AngularVelocity(params)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"window": 0}, "window must be an integer >= 1 .* got 0"),
+        ({"window": 1.5}, "window must be an integer >= 1 .* got 1.5"),
+        ({"window": 1, "observation": "snapshot"}, "window must be an integer >= 2"),
+        ({"observation": "last"}, "observation must be .* got 'last'"),
+        ({"dtype": torch.bfloat16}, "dtype must be .* got torch.bfloat16"),
+    ],
+)
+def test_bad_options(options, words):
+    with pytest.raises(ValueError, match=words):
+        AngularVelocity([torch.ones(2)], **options)
+
+
+def test_tracking_leaves_gradients_and_versions_alone():
+    p = torch.nn.Parameter(torch.ones(3))
+    loss = (p * p).sum()
+    velocity = AngularVelocity([p], 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # nothing moves here
+        velocity.update()
+    loss.backward()  # an in-place change of p would raise
+    assert torch.equal(p.grad, torch.full((3,), 2.0))
