@@ -223,6 +223,7 @@ def expected_angle(covariance: ArrayLike, *, tolerance: float = 1e-9) -> Estimat
             f"{(vv / uu).min()} to {(vv / uu).max()}; use sampled_angle"
         )
     weight, c = math.sqrt(κ) * uu[uu > 0], uv[uu > 0]
+    weight, c = weight / weight.sum(), c / weight.sum()  # so that no square underflows
     table, counts = np.unique(np.stack([c, weight], axis=1), axis=0, return_counts=True)
     c, weight = table[:, 0], table[:, 1]
     φ = np.arccos(np.clip(c / weight, -1, 1))

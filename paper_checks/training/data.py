@@ -1,4 +1,4 @@
-"""Labelled data as a network takes them: flat, standardised, split into a training and a test set."""
+"""Labelled data as a network takes them: flat, standardised, in a training and a test set."""
 
 from __future__ import annotations
 
@@ -64,13 +64,15 @@ def load_npz(path: str | Path, seed: int = 0) -> Dataset:
     `split` refuses; OSError if it cannot be read.
     """
     path = Path(path)
-    try:
-        archive: Any = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"data must be an .npz archive of arrays, {path} is none") from error
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise ValueError(f"data must be an .npz archive of arrays x and y, {path} is one .npy array")
-    with archive:
+    if not path.is_file():
+        raise ValueError(f"data must be an existing .npz file, got {str(path)!r}")
+    with path.open("rb") as file:
+        try:
+            archive: Any = np.load(file, allow_pickle=False)
+        except (ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"data must be an .npz archive of arrays, {path} is none") from error
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError(f"data must be an .npz archive of arrays, {path} is one .npy array")
         x, y = (_member(archive, name, path) for name in ("x", "y"))
     return split(path.stem, x, y, seed)
 
@@ -103,14 +105,15 @@ def split(name: str, x: np.ndarray, y: np.ndarray, seed: int = 0) -> Dataset:
         test[of_class[: max(1, round(TEST_FRACTION * len(of_class)))]] = True
 
     across = 0 if x.ndim == 2 else None
-    with np.errstate(over="ignore", invalid="ignore"):  # checked below, with a better message
+    with np.errstate(over="ignore"):  # checked below, with a better message
+        # By the largest entry first: no square over- or underflows, and a constant is ±1 exactly.
+        x = x / _positive(np.abs(x[~test]).max(axis=across))
         mean, deviation = x[~test].mean(axis=across), x[~test].std(axis=across)
-        x = ((x - mean) / np.where(deviation > 0, deviation, 1)).reshape(len(x), -1)
-        x = x.astype(np.float32)
+        x = ((x - mean) / _positive(deviation)).reshape(len(x), -1).astype(np.float32)
     if not np.isfinite(x).all():
         raise ValueError(
-            "x must be finite in float32 once standardised, got a sample that is not "
-            f"(standard deviations of the training set: {np.min(deviation)} … {np.max(deviation)})"
+            "x must be finite in float32 once standardised, got a test sample beyond 3e38 standard "
+            "deviations of the training set"
         )
     features, targets = torch.from_numpy(x), torch.from_numpy(y.astype(np.int64))
     test_rows = torch.from_numpy(test)
@@ -124,13 +127,24 @@ def split(name: str, x: np.ndarray, y: np.ndarray, seed: int = 0) -> Dataset:
     )
 
 
+def _positive(scale: np.ndarray) -> np.ndarray:
+    return np.where(scale > 0, scale, 1.0)
+
+
 def _member(archive: Any, name: str, path: Path) -> np.ndarray:
     if name not in archive.files:
         found = ", ".join(archive.files) or "nothing"
         raise ValueError(f"{path} must hold the arrays x and y, got {found}")
     try:
         return np.asarray(archive[name])
-    except (ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+    except (
+        ValueError,
+        EOFError,
+        RuntimeError,
+        MemoryError,
+        zlib.error,
+        zipfile.BadZipFile,
+    ) as error:
         # numpy says "Object arrays cannot be loaded when allow_pickle=False".
         what = "an object array" if "Object" in str(error) else f"unreadable ({error})"
         raise ValueError(f"{name} must be an array of numbers, in {path} it is {what}") from error

@@ -16,18 +16,20 @@ def resume_differences(
 ) -> dict[int, tuple[str, ...]]:
     """For each number of updates in `stops`: the fields of the record that resuming there changed.
 
-    Each run is stopped after that many updates, saved to a file, loaded into a new run and
+    A run is saved to a file after that many updates, and the file loaded into a new run, which is
     finished. Compared bit by bit with the run that was not stopped: losses, accuracies, learning
     rates, angles, drops, final weights. Raises ValueError for a stop outside the run.
     """
     whole = train(config, data)
+    stops = sorted(set(stops))
+    for stop in stops:
+        if not 0 <= stop <= whole.iterations:
+            raise ValueError(f"stops must be in [0, {whole.iterations}], got {stop}")
     found = {}
     with tempfile.TemporaryDirectory() as folder, threads(config.threads):
+        path = Path(folder) / "checkpoint.pt"
+        first = Run(config, data)
         for stop in stops:
-            if not 0 <= stop <= whole.iterations:
-                raise ValueError(f"stops must be in [0, {whole.iterations}], got {stop}")
-            path = Path(folder) / "checkpoint.pt"
-            first = Run(config, data)
             while first.iteration < stop:
                 first.advance()
             first.save(path)

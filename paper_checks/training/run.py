@@ -1,6 +1,6 @@
 """A training run that can be stopped after any update and goes on as if it had not been.
 
-    record = train(Config(epochs=100, learning_rate=0.1), load_digits())
+record = train(Config(epochs=100, learning_rate=0.1), load_digits())
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Run:
         start = time.perf_counter()
         place = self.iteration % self.epoch_length
         if place == 0:
-            self._order = torch.randperm(len(self._train[0]), generator=self._generator)
+            self._order = self._drawn_order()
         size = self.config.batch_size
         batch = self._order[place * size : (place + 1) * size].to(self._device)
 
@@ -204,6 +204,13 @@ class Run:
             weights=_digest(self.model),
             seconds=self.seconds,
         )
+
+    def _drawn_order(self) -> torch.Tensor:
+        """Which samples the next epoch takes, in turn."""
+        N = len(self._train[0])
+        if self.config.sampling == "independent":
+            return torch.randint(N, (N,), generator=self._generator)
+        return torch.randperm(N, generator=self._generator)
 
     def _observe(self) -> float | None:
         """Let AutoDrop see the update; the angle in degrees if one is known with it."""

@@ -80,7 +80,7 @@ class NoisyQuadratic:
         v = fields["noise_variance"]
         if (bad := v < 0).any():
             raise ValueError(f"noise_variance must be >= 0, got {_first_where(v, bad)}")
-        if object in {array.dtype for array in fields.values()}:
+        if any(array.dtype == object for array in fields.values()):
             fields = {name: array.astype(object) for name, array in fields.items()}
         for name, array in fields.items():
             array.setflags(write=False)
