@@ -49,7 +49,7 @@ def exact_angle(u: np.ndarray, v: np.ndarray) -> float:
 
 
 def _integer_pairs(rng: np.random.Generator, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of integer vectors in all sorts of positions, collinear and nearly collinear ones too."""
+    """Pairs of integer vectors: in general position, collinear, and nearly collinear."""
     for i in range(count):
         n = 1 + i % 40
         u = rng.integers(1, 1000, n)
@@ -296,8 +296,8 @@ def eq_2_float32(context: Context) -> Outcome:
     ax.plot(true, numpy_reading, ".", color=style.PALETTE["orange"], label="numpy, n = 2000")
     ax.plot(fine, steps, color=style.PALETTE["vermillion"], label="best possible arccos")
     ax.plot(true, stable, color=style.PALETTE["blue"], label="2·atan2 in float64")
-    ax.axvline(0.01, color=style.PALETTE["grey"], ls=":", lw=1.2)
-    ax.annotate("threshold 0.01°", (0.0103, 0.004), color="#52606D", fontsize=9)
+    ax.axvline(0.01, 0, 0.5, color=style.PALETTE["grey"], ls=":", lw=1.2)
+    ax.annotate("threshold\n0.01°", (0.0107, 0.043), color=style.PALETTE["grey"], fontsize=9)
     ax.set(
         xlabel="true angle (degrees)",
         ylabel="reading (degrees)",
