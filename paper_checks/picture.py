@@ -35,8 +35,9 @@ def draw(iterations: int = 700, seed: int = 4) -> Figure:
     grey, blue, red = (style.PALETTE[name] for name in ("grey", "blue", "vermillion"))
     top.plot(np.arange(len(angles)), angles, color=blue, alpha=0.15, linewidth=0.7)
     top.plot(np.arange(len(smooth)) + 19, smooth, color=blue, label="mean of the last 20")
-    top.plot(exact.iteration[: len(exact.ratio)], np.degrees(exact.ratio_angle), color=style.PALETTE["ink"],
-             linewidth=1.2, label="exact expectation")  # fmt: skip
+    t = exact.iteration[: len(exact.ratio)]
+    ink = style.PALETTE["ink"]
+    top.plot(t, np.degrees(exact.ratio_angle), color=ink, linewidth=1.2, label="exact expectation")
     edges = schedule.boundaries
     for rate, left, right in zip(schedule.rates, edges[:-1], edges[1:], strict=True):
         level = np.degrees(saturation.expected_angle(problem, rate))
