@@ -539,7 +539,7 @@ def figure_1(context: Context) -> Outcome:
         "loss: "
         "the noisy loss of (3) adds the same constant to all curves and fits for no Σ = vI.",
         cases=len(RATES),
-        correction="The plotted loss is f(x_t) = ½x_tᵀAx_t, with Σ ≈ 0.02 I.",
+        correction="The plotted loss is the excess risk f(x_t) = ½ Σ_i a_i x_{t,i}^2, with Σ ≈ 0.02 I.",
     )
 
 

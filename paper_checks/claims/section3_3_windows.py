@@ -132,8 +132,8 @@ def window_law(context: Context) -> Outcome:
     )
     return evidence.outcome(
         Verdict.REFUTED,
-        "With windows the level falls to 75.5° for small rates: on the paper's instance with k = "
-        "64 "
+        "With windows the level falls to 75.5° for small rates; on the paper's instance with "
+        "k = 64: "
         + ", ".join(f"{level:.2f}°" for level in levels)
         + " for α = 0.06, 0.03, 0.01, 10⁻³, 10⁻⁴.",
         cases=count + len(rates),

@@ -7,7 +7,9 @@ import re
 from markupsafe import Markup, escape
 
 # x_t, a_{i+1}, α_max after a letter, a closing bracket or a star; ^2, ^{-1/2}, ^−2 likewise.
-_LOWER = re.compile(r"(?<=[^\W\d_]|[)⟩\]*])_(?:\{([^{}]+)\}|(min|max|[^\W_]|\*)(?![\w]))")
+_LOWER = re.compile(
+    r"(?<=[^\W\d_]|[)⟩\]*])_(?:\{([^{}]+)\}|(min|max|[^\W_]|\*)(?![A-Za-z0-9Α-ω_]))"
+)
 _UPPER = re.compile(r"(?<=[\w)⟩\]*>])\^(?:\{([^{}]+)\}|([−-]?\d+|[^\W\d_]|\*)(?!\w))")
 
 
