@@ -355,8 +355,7 @@ def eq_6(context: Context) -> Outcome:
     return evidence.outcome(
         Verdict.HOLDS,
         "A weighted mean of −αa_i/2 is at least the smallest; equal curvatures attain it. The "
-        "exact "
-        "expected cosine obeys it too in every case tried.",
+        "exact expected cosine obeys it too in every case tried.",
         cases=count + exact_cases,
     )
 
@@ -532,8 +531,7 @@ def range_pathwise(context: Context) -> Outcome:
     evidence.figure(
         "The angle is a random variable",
         "Stationary distribution of the angle on the paper's instance: at α = 0.06 more than a "
-        "third "
-        "of all angles are above 120°.",
+        "third of all angles are above 120°.",
         figure,
     )
     return evidence.outcome(

@@ -108,8 +108,7 @@ def p1_saturation(context: Context) -> Outcome:
     return evidence.outcome(
         Verdict.HOLDS,
         "The squared steps and their products approach their limits as mixtures of the "
-        "exponentials "
-        "(1 − αa_i)^{2t}; fast modes make the rapid rise, slow ones the soft end.",
+        "exponentials (1 − αa_i)^{2t}; fast modes make the rapid rise, slow ones the soft end.",
         cases=count + len(RATES),
     )
 
@@ -206,8 +205,7 @@ def p1_slow_down(context: Context) -> Outcome:
     evidence.figure(
         "Saturated long before the risk falls",
         "Ten modes of curvature 1 and one of 10⁻⁴, α = 0.01. The angle has saturated before t = "
-        "1000 "
-        "(grey line), and all of the excess risk is still to be removed.",
+        "1000 (grey line), and all of the excess risk is still to be removed.",
         figure,
     )
     off = abs(angle[1000] - level)
@@ -261,14 +259,12 @@ def p2_i(context: Context) -> Outcome:
     return evidence.outcome(
         Verdict.CORRECTED,
         "True for SGD with αa_max ≤ 1. Beyond, up to 180° are possible; and with momentum the "
-        "level "
-        "can be far below 90° (heavy ball 0.9: "
-        f"{np.degrees(np.arccos(heavy)):.1f}° at α = 0.03).",
+        f"level can be far below 90° (heavy ball 0.9: {np.degrees(np.arccos(heavy)):.1f}° at α = "
+        "0.03).",
         cases=count + 4,
         correction=(
             "For SGD and αa_i ≤ 1. For the heavy ball the correlation of successive steps of a "
-            "mode "
-            "is exactly β − αa_i/2."
+            "mode is exactly β − αa_i/2."
         ),
     )
 
@@ -397,8 +393,8 @@ def p2_iii(context: Context) -> Outcome:
     return evidence.outcome(
         Verdict.CORRECTED,
         "A theorem up to α = 2/(a_min + a_max), where the exponent is −2 log(1 − αa_min) ≈ "
-        "2αa_min. "
-        "Beyond, the largest curvature oscillates ever more slowly to rest and the order turns.",
+        "2αa_min. Beyond, the largest curvature oscillates ever more slowly to rest and the "
+        "order turns.",
         cases=count + len(RATES),
         correction="For α ≤ 2/(a_min + a_max) the exponent is −2 log(1 − αa_min), rising with α.",
     )
@@ -451,8 +447,7 @@ def p2_iv(context: Context) -> Outcome:
     title="Figure 1: loss and angle at fixed rates",
     statement=(
         "On the paper's instance the loss settles near 15, 5, 1.5 and the angle near 118°, 103°, "
-        "94°, "
-        "90° for α = 0.06, 0.03, 0.01, 0.001."
+        "94°, 90° for α = 0.06, 0.03, 0.01, 0.001."
     ),
     kind=Kind.EMPIRICAL,
     hypotheses="n = 200, a_i = i/10; Σ and x_0 are not stated: Σ = 0.02 I, x_0 = 2 here",
@@ -536,10 +531,9 @@ def figure_1(context: Context) -> Outcome:
     return evidence.outcome(
         Verdict.CORRECTED,
         "Reproduced, with Σ = 0.02 I (unstated in the paper) and the excess risk f(x_t) as the "
-        "loss: "
-        "the noisy loss of (3) adds the same constant to all curves and fits for no Σ = vI.",
+        "loss: the noisy loss of (3) adds the same constant to all curves and fits for no Σ = vI.",
         cases=len(RATES),
-        correction="The plotted loss is the excess risk f(x_t) = ½ Σ_i a_i x_{t,i}^2, with Σ ≈ 0.02 I.",
+        correction="The plotted loss is the excess risk f(x_t) = ½ Σ a_i x_{t,i}^2; Σ ≈ 0.02 I.",
     )
 
 
@@ -616,10 +610,9 @@ def figure_2(context: Context) -> Outcome:
     )
     return evidence.outcome(
         Verdict.REFUTED,
-        f"The stairs are reproduced, but with its floor of 0.001 the run ends at a stationary risk "
-        f"of {floor:.4f} ({100 * floor / top:.1f} % of that at 0.06), not at the optimum. The "
-        f"paper's "
-        "drops come later than those of our reading of the rule.",
+        "The stairs are reproduced, but with its floor of 0.001 the run ends at a stationary "
+        f"risk of {floor:.4f} ({100 * floor / top:.1f} % of that at 0.06), not at the optimum. "
+        "The paper's drops come later than those of our reading of the rule.",
         cases=runs,
         correction="With a floor > 0 the excess risk stays at ½Σ a_i·(stationary variance) > 0.",
         counterexample=(

@@ -126,8 +126,7 @@ def window_law(context: Context) -> Outcome:
     evidence.figure(
         "The window law",
         "Level of one mode of SGD against kαa. Up to αa = 1 it runs from 75.5° (90° only for k = "
-        "1) "
-        "to 120°; beyond αa = 1 (the upturned ends) it leaves the range.",
+        "1) to 120°; beyond αa = 1 (the upturned ends) it leaves the range.",
         figure,
     )
     return evidence.outcome(
@@ -236,9 +235,8 @@ def reset_after_drop(context: Context) -> Outcome:
     evidence.figure(
         "No restart from 0°",
         "Exact ratio angles around a drop from stationarity at α = 0.06 on the paper's instance. "
-        "Only "
-        "a drop by more than a factor 2 at k = 1 brings the angle below 90°; with the defaults "
-        "(right, ρ = 0.95) nothing is to be seen.",
+        "Only a drop by more than a factor 2 at k = 1 brings the angle below 90°; with the "
+        "defaults (right, ρ = 0.95) nothing is to be seen.",
         figure,
     )
     return evidence.outcome(

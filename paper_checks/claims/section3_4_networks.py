@@ -77,8 +77,7 @@ def figure_3_rise(context: Context) -> Outcome:
     evidence.figure(
         "Figure 3's pattern on digits",
         "Training loss and angle (running mean, band: four fifths of the windows) at three "
-        "constant "
-        "rates. The angle rises and saturates; dotted: 90° and 120°.",
+        "constant rates. The angle rises and saturates; dotted: 90° and 120°.",
         fixed_rates_figure(records[0]),
     )
     return evidence.outcome(
@@ -139,8 +138,7 @@ def figure_3_levels(context: Context) -> Outcome:
     evidence.figure(
         "The same network, mini-batches drawn independently",
         "As in the previous claim, but every sample of a mini-batch is drawn anew: the noise of "
-        "the "
-        "theory. The levels are lower by some 20° and ordered by the rate.",
+        "the theory. The levels are lower by some 20° and ordered by the rate.",
         fixed_rates_figure(runs(seeds, "independent", context.device)[0]),
     )
     low = independent.mean(axis=0)[-1]
@@ -148,9 +146,8 @@ def figure_3_levels(context: Context) -> Outcome:
         Verdict.CORRECTED,
         "What sets the level on this network is how mini-batches are drawn, not convexity: with "
         f"independent draws it falls with α, to {low:.1f}° at α = 0.1; with shuffled epochs the "
-        f"noise "
-        "of an epoch nearly cancels, the epoch means are nearly independent, and the level lies "
-        "around 115° with the order broken.",
+        "noise of an epoch nearly cancels, the epoch means are nearly independent, and the level "
+        "lies around 115° with the order broken.",
         cases=2 * len(seeds) * len(RATES),
         correction=(
             "Ordered by the rate when mini-batches are drawn independently; the range is then the "

@@ -29,8 +29,7 @@ def replayed(record: Record) -> tuple[tuple[int, ...], float]:
     title="AutoDrop schedules a training run, and resuming changes nothing",
     statement=(
         "AutoDrop drops the rate of a real training run by itself, by its rule alone; a run "
-        "resumed "
-        "from a checkpoint goes on bit by bit as one that was never stopped."
+        "resumed from a checkpoint goes on bit by bit as one that was never stopped."
     ),
     kind=Kind.IDENTITY,
     hypotheses="64-64-10 network, scikit-learn's digits, SGD with momentum 0.9, window 8, ρ = 0.95",
@@ -86,15 +85,13 @@ def digits_training(context: Context) -> Outcome:
     evidence.figure(
         "AutoDrop beside the constant rate, on digits",
         "Loss, accuracy, angle and learning rate; one seed, which says nothing about which "
-        "schedule "
-        "is better.",
+        "schedule is better.",
         training_figure(autodrop, constant),
     )
     return evidence.outcome(
         Verdict.HOLDS,
         f"{len(autodrop.drops)} drops in {len(autodrop.angles)} windows, all where the rule, "
-        f"replayed "
-        "on the recorded angles, puts them. Resuming at five places, in the middle of windows and "
-        "epochs, changes no bit of losses, angles, drops or weights.",
+        "replayed on the recorded angles, puts them. Resuming at five places, in the middle of "
+        "windows and epochs, changes no bit of losses, angles, drops or weights.",
         cases=len(autodrop.angles) + len(stops),
     )
