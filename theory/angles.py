@@ -146,7 +146,7 @@ def _probability_below_zero(λ: Floats, counts: Floats) -> Callable[[int], Float
     λ = λ / np.sqrt((counts * λ**2).sum(axis=1, keepdims=True))
 
     def rule(level: int) -> Floats:
-        step = 0.4 / 2**level
+        step = 0.2 / 2**level
         first, last = -14.0, 80.0
         # Below `first`, sin θ = u Σλ/2 to within e^{3·first} < 1e-18: a geometric series.
         result = 0.5 * (λ @ counts) * np.exp(first) / np.expm1(step)
@@ -177,18 +177,38 @@ def _tanh_sinh(edges: Floats, level: int) -> tuple[Floats, Floats]:
     return (middle[:, None] + half[:, None] * x).ravel(), (half[:, None] * w).ravel()
 
 
-def _gauss(low: float, high: float, level: int) -> tuple[Floats, Floats]:
-    """Gauss–Legendre nodes and weights on [low, high]."""
-    x, w = np.polynomial.legendre.leggauss(24 * 2**level)
-    return (low + high) / 2 + (high - low) / 2 * x, (high - low) / 2 * w
+def _bisected(f: Callable[[Floats], Floats], low: float, high: float, tolerance: float) -> float:
+    """∫ f over [low, high] by Gauss–Legendre panels, halved until halving changes little."""
+    x, w = np.polynomial.legendre.leggauss(24)
+
+    def integrals(left: Floats, right: Floats) -> Floats:
+        half = (right - left)[:, None] / 2
+        nodes = (left + right)[:, None] / 2 + half * x
+        return (f(nodes.ravel()).reshape(nodes.shape) * w * half).sum(axis=1)
+
+    left, right = np.array([low]), np.array([high])
+    whole, total = integrals(left, right), 0.0
+    for _ in range(40):
+        middle = (left + right) / 2
+        first, second = integrals(left, middle), integrals(middle, right)
+        change = np.abs(first + second - whole)
+        coarse = change > tolerance * np.maximum((right - left) / (high - low), 0.01)
+        total += float((first + second)[~coarse].sum())
+        if not coarse.any():
+            return total
+        left = np.concatenate([left[coarse], middle[coarse]])
+        right = np.concatenate([middle[coarse], right[coarse]])
+        whole = np.concatenate([first[coarse], second[coarse]])
+    raise IntegrationError(
+        f"expected angle: tolerance {tolerance:.2e} not reached by 40 bisections"
+    )
 
 
 def expected_angle(covariance: ArrayLike, *, tolerance: float = 1e-9) -> Estimate:
     """E∠(u, v) = φ_min + ∫ P(ρ_g ≤ cos φ) dφ over [φ_min, φ_max], in radians, for zero means.
 
     With c_i = E u_iv_i and E v_i² = κ E u_i², a random hyperplane separates u and v with
-    probability ∠(u, v)/π, and given its normal g that
-    probability is arccos(ρ_g)/π:
+    probability ∠(u, v)/π; given its normal g, it does so with probability arccos(ρ_g)/π:
 
         E∠ = E_g arccos ρ_g,   ρ_g = Σ c_i g_i² / (√κ Σ E u_i² g_i²),   g ~ N(0, I).
 
@@ -231,14 +251,18 @@ def expected_angle(covariance: ArrayLike, *, tolerance: float = 1e-9) -> Estimat
     if high - low <= 8 * np.finfo(float).eps:
         return Estimate(float(low + high) / 2, float(high - low))
 
-    few = len(c) <= _FEW_MODES
+    copies = counts.astype(np.float64)
+
+    def below(nodes: Floats, level: int) -> Floats:
+        """P(ρ_g ≤ cos φ) at the nodes φ."""
+        return _probability_below_zero(c - np.cos(nodes)[:, None] * weight, copies)(level)
 
     def rule(level: int) -> float:
+        if len(c) > _FEW_MODES:
+            return float(low + _bisected(lambda φ: below(φ, level), low, high, tolerance / 4))
         # With few modes the distribution of ρ_g is not smooth where a coefficient changes its sign.
-        nodes, dφ = _tanh_sinh(np.unique(φ), level) if few else _gauss(low, high, level)
-        λ = c - np.cos(nodes)[:, None] * weight
-        below = _probability_below_zero(λ, counts.astype(np.float64))(level)
-        return float(low + dφ @ below)
+        nodes, dφ = _tanh_sinh(np.unique(φ), level)
+        return float(low + dφ @ below(nodes, level))
 
     return _refined(rule, tolerance, "expected angle")
 

@@ -305,6 +305,8 @@ SPECTRA = {
     "three decades": np.geomspace(2e-3, 1.9, 25),
     "few": np.array([0.1, 0.5, 1.9]),
     "one stiff": np.append(np.full(20, 1e-2), 1.8),
+    "two stiff, many soft": np.append(np.linspace(0.01, 0.03, 50), [0.9, 1.8]),
+    "one stiff, distinct soft": np.append(np.linspace(5e-3, 2e-2, 20), 1.8),
 }
 
 

@@ -42,7 +42,7 @@ class NoisyQuadratic:
     Parameters
     ----------
     curvature : a, shape (n,); every aᵢ > 0.
-    noise_variance : v, scalar or shape (n,); every vᵢ ≥ 0 and one of them > 0.  Always a
+    noise_variance : v, scalar or shape (n,); every vᵢ ≥ 0.  Always a
         *variance*: the paper writes both σᵢ (Theorem 3.2) and σᵢ² (its proof) for it.
     start : x₀, scalar or shape (n,); deterministic.
 
