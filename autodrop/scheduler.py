@@ -170,6 +170,7 @@ class AutoDrop(LRScheduler):
         # with the count at 0.
         initial = getattr(self, "_step_count", 0) == 0
         super().step(epoch)
+        self._last_lr = _rates(self.optimizer)  # copies also where older torch aliases tensors
         if initial:
             self._start()
         elif epoch is None:

@@ -405,6 +405,8 @@ def test_it_chains_with_a_warm_up(order):
     assert chain.get_last_lr() == pytest.approx([0.25], rel=1e-15)
 
 
+# Older torch warns of the epoch that its own SequentialLR passes.
+@pytest.mark.filterwarnings("ignore:The epoch parameter:UserWarning")
 def test_it_takes_its_turn_after_a_warm_up():
     """In a SequentialLR, x_0 is the iterate at the turn, and the rate the initial one."""
     walk = Walk(lr=1.0)
