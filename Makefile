@@ -25,6 +25,7 @@ notebooks: $(VENV)/.dev
 	$(BIN)/python -m pytest --nbmake --nbmake-timeout=60 notebooks
 
 bench: $(VENV)/.checks
+	$(BIN)/python -m benchmarks.moments
 	$(BIN)/python -m benchmarks.simulation
 
 $(VENV)/bin/python:
