@@ -1,6 +1,6 @@
 """The theory of AutoDrop: exact laws of the angular velocity on problems with known constants."""
 
-from theory import angles, moments, saturation, simulate
+from theory import angles, closed_loop, moments, saturation, simulate
 from theory.methods import UnifiedMomentum
 from theory.problems import NoisyQuadratic
 from theory.schedules import StepwiseSchedule
@@ -10,6 +10,7 @@ __all__ = [
     "StepwiseSchedule",
     "UnifiedMomentum",
     "angles",
+    "closed_loop",
     "moments",
     "saturation",
     "simulate",

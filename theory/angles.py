@@ -275,7 +275,9 @@ def sampled_angle(
     ρ_g = Σ c_i g_i² / √(Σ E u_i² g_i² · Σ E v_i² g_i²): unlike `expected_angle` the variances of u
     and v need not be proportional.  In high dimension ρ_g hardly varies, so few samples do.
 
-    Returns the mean and its standard error.
+    Returns the mean and its standard error.  Raises ValueError for a covariance that is not
+    positive semi-definite, vectors that vanish and fewer than 2 samples.  Source: as
+    `expected_angle`.
 
     Parameters
     ----------

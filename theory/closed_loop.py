@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from autodrop import algorithm
 from autodrop.policy import DropEvent
 from autodrop.rules import Rule
-from theory import linear
+from theory import checks, linear
 from theory.methods import UnifiedMomentum
 from theory.problems import NoisyQuadratic
 from theory.schedules import StepwiseSchedule
@@ -62,15 +62,19 @@ def run(
     iterations : T ≥ 1;  trajectories : B ≥ 1.
     seed : of the noise c_t ~ N(0, v).
 
+    Returns a `ClosedLoop`: angles in degrees, as the rule reads them.
+
     Raises
     ------
-    ValueError
-        If an argument is out of range.
+    TypeError, ValueError
+        If an argument is of another type or out of range.
+
+    Source: UAI 2024, Algorithm 1 (or the rule of its Section 3) on Definition 3.1.
     """
-    if trajectories < 1 or iterations < 1:
-        raise ValueError(
-            f"trajectories and iterations must be >= 1, got {trajectories} and {iterations}"
-        )
+    checks.instance("method", method, UnifiedMomentum)
+    checks.instance("rule", rule, Rule)
+    trajectories = checks.positive_integer("trajectories", trajectories)
+    iterations = checks.positive_integer("iterations", iterations)
     linear.steps(problem, learning_rate)  # checks the rate
     rng = np.random.default_rng(seed)
     start = np.tile(np.asarray(problem.start, dtype=np.float64), (trajectories, 1))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from theory import checks
 from theory.methods import UnifiedMomentum
 from theory.problems import NoisyQuadratic
 
@@ -24,7 +25,11 @@ Array = NDArray[Any]
 
 
 def steps(problem: NoisyQuadratic, learning_rate: Any) -> Array:
-    """h = αa, shape (n,).  Requires 0 < α < ∞."""
+    """h = αa, shape (n,), the step size of each mode; dimensionless.
+
+    Requires 0 < α < ∞; ValueError otherwise, TypeError if problem is no NoisyQuadratic.
+    """
+    checks.instance("problem", problem, NoisyQuadratic)
     if not 0 < learning_rate < float("inf"):
         raise ValueError(f"learning_rate must be finite and > 0, got {learning_rate}")
     return problem.curvature * learning_rate
@@ -33,8 +38,10 @@ def steps(problem: NoisyQuadratic, learning_rate: Any) -> Array:
 def require_stable(problem: NoisyQuadratic, learning_rate: Any, method: UnifiedMomentum) -> Array:
     """h = αa, shape (n,), after checking that 0 < h < 2(1 + β)/(1 + 2βs) in every mode.
 
-    Raises ValueError where a stationary law does not exist.
+    Raises ValueError where a stationary law does not exist, or without noise.
+    Source: Jury's criterion, see `UnifiedMomentum.max_stable_step`.
     """
+    checks.instance("method", method, UnifiedMomentum)
     h = steps(problem, learning_rate)
     limit = method.max_stable_step
     largest = max(h)
@@ -49,7 +56,10 @@ def require_stable(problem: NoisyQuadratic, learning_rate: Any, method: UnifiedM
 
 
 def transition(h: Array, method: UnifiedMomentum) -> Array:
-    """M, shape (n, 2, 2), for h = αa of shape (n,)."""
+    """M = [[1 − Ph, β], [−Qh, β]], shape (n, 2, 2), for h = αa of shape (n,).
+
+    Source: UAI 2024, eq. (9) on eq. (3), in the coordinates (x, d).
+    """
     P, Q = method.gains
     β = method.momentum
     M = np.empty((*h.shape, 2, 2), dtype=h.dtype)
@@ -59,7 +69,10 @@ def transition(h: Array, method: UnifiedMomentum) -> Array:
 
 
 def noise_gain(h: Array, method: UnifiedMomentum) -> Array:
-    """b, shape (n, 2), for h = αa of shape (n,)."""
+    """b = (Ph, Qh), shape (n, 2), for h = αa of shape (n,).
+
+    Source: UAI 2024, eq. (9) on eq. (3), in the coordinates (x, d).
+    """
     P, Q = method.gains
     return np.stack([P * h, Q * h], axis=-1)
 

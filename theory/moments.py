@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from theory import angles, linear
+from theory import angles, checks, linear
 from theory.methods import UnifiedMomentum
 from theory.problems import NoisyQuadratic
 from theory.schedules import StepwiseSchedule
@@ -317,22 +317,35 @@ class Evolution:
 
     @property
     def ratio(self) -> Array:
-        """E⟨u, v⟩ / √(E‖u‖² E‖v‖²), shape (W,): the cosine that eq. (5) approximates."""
+        """E⟨u, v⟩ / √(E‖u‖² E‖v‖²), shape (W,), float64: what eq. (5) takes for E cos.
+
+        Raises ZeroDivisionError where E‖u‖² is 0: without noise, at the minimum.
+        """
         product = np.asarray(self.squared_norm[:-1] * self.squared_norm[1:], dtype=np.float64)
+        if not product.all():
+            raise ZeroDivisionError(
+                f"no ratio: E|u|² or E|v|² is 0 at angle {int(np.argmin(product))}: nothing moves"
+            )
         return np.asarray(self.inner, dtype=np.float64) / np.sqrt(product)
 
     @property
     def ratio_angle(self) -> Array:
-        """arccos of `ratio`, in radians, shape (W,)."""
+        """arccos of `ratio`, in radians, shape (W,): the angle of the expectations.
+
+        It is not the expected angle, but close to it in high dimension.
+        """
         return np.arccos(self.ratio)
 
     def step_moments(self, windows: Sequence[int] | None = None) -> StepMoments:
         """Mean and covariance of (u, v), mode by mode, at the given angles (default: all W).
 
-        Raises IndexError for an index outside of 0 … W − 1.
+        windows : indices in 0 … W − 1.  Raises TypeError or IndexError for others.
         """
         W = len(self.inner)
-        chosen = np.arange(W) if windows is None else np.asarray(windows, dtype=int)
+        chosen = np.arange(W) if windows is None else np.asarray(windows)
+        if chosen.ndim != 1 or (chosen.size and chosen.dtype.kind not in "iu"):
+            raise TypeError(f"windows must be a sequence of integers, got {windows!r}")
+        chosen = chosen.astype(int)
         if chosen.size and not (chosen.min() >= 0 and chosen.max() < W):
             raise IndexError(f"windows must lie in 0 … {W - 1}, got {chosen.tolist()}")
         n, dtype = self.problem.dimension, self.inner.dtype
@@ -390,8 +403,12 @@ def evolve(
     Exact or symbolic problems (dtype object) with exact rates give exact `risk`, `inner` and
     `squared_norm`.  Unstable rates are allowed: moments then grow, up to an OverflowError.
 
+    Risks are in the units of f, products and squared norms in those of x².
+
     Raises
     ------
+    TypeError
+        If problem, method or schedule is something else.
     ValueError
         If the window is not a positive integer, or longer than a third of the schedule.
     OverflowError
@@ -399,9 +416,10 @@ def evolve(
 
     Source: UAI 2024, eq. (3), (9), (11) and Definition 3.3.
     """
-    if not isinstance(window, int | np.integer) or window < 1:
-        raise ValueError(f"window must be a positive integer, got {window!r}")
-    window = int(window)
+    checks.instance("problem", problem, NoisyQuadratic)
+    checks.instance("method", method, UnifiedMomentum)
+    checks.instance("schedule", schedule, StepwiseSchedule)
+    window = checks.positive_integer("window", window)
     total = len(schedule) // window
     if total < 3:
         raise ValueError(

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from theory import angles, linear
+from theory import angles, checks, linear
 from theory.methods import UnifiedMomentum
 from theory.problems import NoisyQuadratic
 
@@ -75,7 +75,9 @@ def step_autocovariance(
 
     Requires 0 < αa < 2(1 + β)/(1 + 2βs); ValueError otherwise.
     SGD: g_0 = 2α²a²v/(2 − αa), g_m = −(αa/2)(1 − αa)^{m−1} g_0.
+    Source: derived; m = 0, 1 for SGD are eq. (20) and (4) of UAI 2024, mode by mode.
     """
+    lags = checks.positive_integer("lags", lags, least=0)
     h = linear.require_stable(problem, learning_rate, method)
     v = problem.noise_variance
     P, _ = method.gains
@@ -95,12 +97,6 @@ def step_autocovariance(
     return g
 
 
-def _positive_window(window: int) -> int:
-    if not isinstance(window, int | np.integer) or window < 1:
-        raise ValueError(f"window must be a positive integer, got {window!r}")
-    return int(window)
-
-
 def window_step_moments(
     problem: NoisyQuadratic,
     learning_rate: Any,
@@ -112,7 +108,7 @@ def window_step_moments(
     Requires 0 < αa < 2(1 + β)/(1 + 2βs) and some noise; ValueError otherwise.
     Source of the statistic: UAI 2024, Definition 3.3, p. 3606.
     """
-    k = _positive_window(window)
+    k = checks.positive_integer("window", window)
     g = step_autocovariance(problem, learning_rate, method, 3 * k - 2)
     triangle = np.concatenate([np.arange(1, k + 1), np.arange(k - 1, 0, -1)])
     # k² Σ_j w_j w_{j+m} for m = −(2k − 2) … 2k − 2: whole numbers
@@ -202,20 +198,33 @@ def window_cosine(step: Any, window: int) -> Any:
 
     Parameters
     ----------
-    step : h = αa, scalar or array, 0 < h < 2; exact numbers and symbols are welcome.
+    step : h = αa, scalar or array, 0 < h < 2; exact numbers and symbols are welcome.  The result
+        has its shape.
     window : k ≥ 1.
+
+    Raises
+    ------
+    ValueError
+        If k is no positive integer, or a number h lies outside of (0, 2).
 
     Source: derived from UAI 2024, Definition 3.3 (γ_m = γ_0 φᵐ summed over windows).
     """
-    k, h = _positive_window(window), step
+    k, h = checks.positive_integer("window", window), step
+    if not getattr(h, "free_symbols", None) and not np.all(
+        (np.asarray(h) > 0) & (np.asarray(h) < 2)
+    ):
+        raise ValueError(f"step must satisfy 0 < step < 2, got {step}")
     φ = 1 - h
     E = 1 - φ**k
     return (φ * E * (2 + E + E**2) - k * h * (2 - h)) / (2 * (k * h * (2 - h) - φ * E * (2 + E)))
 
 
 def small_rate_limit(window: int) -> Any:
-    """lim_{αa → 0} of `window_cosine`: (k² − 1)/(2(2k² + 1)); 0 for k = 1, → ¼ (75.5°) as k → ∞."""
-    k = _positive_window(window)
+    """lim_{αa → 0} of `window_cosine`: (k² − 1)/(2(2k² + 1)); 0 for k = 1, → ¼ (75.5°) as k → ∞.
+
+    A float.  Requires k ≥ 1; ValueError otherwise.  Source: the window law's expansion at αa = 0.
+    """
+    k = checks.positive_integer("window", window)
     return (k**2 - 1) / (2 * (2 * k**2 + 1))
 
 
@@ -232,8 +241,7 @@ def transient_step_moments(
     Source: UAI 2024, eq. (18) and (20), before the limit.
     """
     linear.require_stable(problem, learning_rate, _SGD)
-    if iteration < 0:
-        raise ValueError(f"iteration must be >= 0, got {iteration}")
+    iteration = checks.positive_integer("iteration", iteration, least=0)
     a, v, x0, α = problem.curvature, problem.noise_variance, problem.start, learning_rate
     V = α * a * v / (2 - α * a)
     q = V + (1 - α * a) ** (2 * iteration) * (x0**2 - V)
@@ -251,7 +259,8 @@ def saturation_rate(
     the angle share these exponentials; the angle weighs mode i by a_i² where the risk has a_i.
 
     Requires 0 < αa < 2(1 + β)/(1 + 2βs); ValueError otherwise.  Infinite when every mode
-    forgets its start in one iteration (αa = 1, β = 0).
+    forgets its start in one iteration (αa = 1, β = 0).  Per iteration, dimensionless.
+    Source: P2 iii) of UAI 2024, p. 3605, as a theorem; derived.
     """
     h = np.asarray(linear.require_stable(problem, learning_rate, method), dtype=np.float64)
     M = linear.transition(h, method)
@@ -266,6 +275,7 @@ def inner_product_after_drop(problem: NoisyQuadratic, learning_rate: Any, factor
     0°.  For windows and momentum use `theory.moments.evolve(…, from_stationary=True)`.
 
     Requires 0 < αa < 2 and 0 < ρ ≤ 1; ValueError otherwise.
+    Source: eq. (18) of UAI 2024 with the new rate and the old stationary variance (13).
     """
     linear.require_stable(problem, learning_rate, _SGD)
     if not 0 < factor <= 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 from numbers import Integral
@@ -37,6 +37,9 @@ class StepwiseSchedule:
     lengths: tuple[int, ...]
 
     def __init__(self, rates: Sequence[Any], lengths: Sequence[int]) -> None:
+        for name, value in (("rates", rates), ("lengths", lengths)):
+            if not isinstance(value, Iterable):
+                raise TypeError(f"{name} must be a sequence, one entry per stage, got {value!r}")
         rates, lengths = tuple(rates), tuple(lengths)
         if not rates or len(rates) != len(lengths):
             raise ValueError(

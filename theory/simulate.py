@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from theory import linear
+from theory import checks, linear
 from theory.methods import UnifiedMomentum
 from theory.problems import NoisyQuadratic
 from theory.schedules import StepwiseSchedule
@@ -31,7 +31,7 @@ def block_entries(device: str | torch.device) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Ensemble:
-    """Independent trajectories, B of them; all arrays are float64 on the host.
+    """Independent trajectories, B of them; all arrays are float64 on the host, angles in radians.
 
     With k the window, T the iterations and W = ⌊T/k⌋ − 2; u and v as in `theory.moments.Evolution`.
 
@@ -85,6 +85,8 @@ def run(
 
     Raises
     ------
+    TypeError
+        If problem, method or schedule is something else.
     ValueError
         If an argument is out of range, or `from_stationary` and the rate is unstable.
     OverflowError
@@ -92,11 +94,15 @@ def run(
 
     Source: UAI 2024, eq. (3), (9), (11) and Definition 3.3.
     """
-    if trajectories < 1:
-        raise ValueError(f"trajectories must be >= 1, got {trajectories}")
-    if window < 1 or len(schedule) < 3 * window:
+    checks.instance("problem", problem, NoisyQuadratic)
+    checks.instance("method", method, UnifiedMomentum)
+    checks.instance("schedule", schedule, StepwiseSchedule)
+    trajectories = checks.positive_integer("trajectories", trajectories)
+    window = checks.positive_integer("window", window)
+    if len(schedule) < 3 * window:
         raise ValueError(
-            f"need window >= 1 and len(schedule) >= 3 * window, got {window} and {len(schedule)}"
+            f"an angle needs three windows: len(schedule) must be >= 3 * window = {3 * window}, "
+            f"got {len(schedule)}"
         )
     device = torch.device(device)
     size = max(1, block_entries(device) // problem.dimension)

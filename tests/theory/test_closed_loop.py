@@ -159,8 +159,8 @@ def test_reproducible():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"trajectories": 0}, "trajectories and iterations must be >= 1, got 0 and 20"),
-        ({"iterations": 0}, "trajectories and iterations must be >= 1, got 2 and 0"),
+        ({"trajectories": 0}, "trajectories must be a positive integer, got 0"),
+        ({"iterations": 0}, "iterations must be a positive integer, got 0"),
         ({"learning_rate": 0.0}, "learning_rate must be finite and > 0, got 0.0"),
         ({"learning_rate": float("nan")}, "learning_rate must be finite and > 0, got nan"),
     ],

@@ -415,7 +415,7 @@ def test_stability_and_noise_are_required(name):
 
 def test_other_bad_input():
     problem = NoisyQuadratic([1.0], 1.0)
-    with pytest.raises(ValueError, match="iteration must be >= 0, got -1"):
+    with pytest.raises(ValueError, match="iteration must be an integer >= 0, got -1"):
         saturation.transient_step_moments(problem, 0.1, -1)
     for factor in (0.0, -0.5, 1.5):
         with pytest.raises(ValueError, match=f"factor must satisfy 0 < factor <= 1, got {factor}"):

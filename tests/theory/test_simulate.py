@@ -235,9 +235,9 @@ def test_unstable_runs_raise():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"trajectories": 0}, "trajectories must be >= 1, got 0"),
-        ({"window": 0}, r"need window >= 1 and len\(schedule\) >= 3 \* window, got 0 and 10"),
-        ({"window": 4}, r"got 4 and 10"),
+        ({"trajectories": 0}, "trajectories must be a positive integer, got 0"),
+        ({"window": 0}, r"window must be a positive integer, got 0"),
+        ({"window": 4}, r"must be >= 3 \* window = 12, got 10"),
     ],
 )
 def test_bad_input(change, message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +23,9 @@ def _vector(name: str, value: Any) -> Array:
         if not np.issubdtype(array.dtype, np.number) or np.iscomplexobj(array):
             raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
         array = array.astype(np.float64)
-        if not np.isfinite(array).all():
-            bad = array[~np.isfinite(array)].flat[0]
-            raise ValueError(f"{name} must be finite, got {bad}")
+    infinite = np.array([isinstance(x, float) and not math.isfinite(x) for x in array.flat])
+    if infinite.any():
+        raise ValueError(f"{name} must be finite, got {array.flat[int(np.argmax(infinite))]}")
     return array
 
 
