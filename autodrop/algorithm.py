@@ -9,7 +9,6 @@ take `autodrop.AutoDrop`; both follow the same `Rule`.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +18,12 @@ import torch
 from numpy.typing import ArrayLike
 
 from autodrop.angle import angle_between
+from autodrop.checks import check_integer
 from autodrop.policy import DropEvent
 from autodrop.rules import Decision, Rule
+from autodrop.warning import warn
+
+__all__ = ["Trajectory", "run"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Trajectory:
         angle: no movement or no finite iterate (both warned of), or tracking that starts afresh
         after an average.
     learning_rates: (B, T) float64; entry t is the rate of update t → t+1.
-    drops: for each trajectory its drops, in order.
+    drops: for each trajectory its drops, in order; their angles are degrees.
     end: the iterate after the last update, shaped like the start.
     """
 
@@ -59,14 +62,19 @@ def run(
     start: x_0, a floating-point numpy array or torch tensor of shape (n,) or (B, n).
     learning_rate: the first rate, > 0; one for all or one for each trajectory.
     iterations: T ≥ 0.
+    rule: acts on each trajectory by itself; its detector sees radians.
     assign: `assign(x)` replaces the current iterate by x and leaves all other state alone; needed,
         and only used, when `rule.policy.average`.
 
     Window sums, steps and angles are float64 whatever the dtype. Warns (RuntimeWarning) of windows
-    that have no angle. Raises TypeError or ValueError for malformed input and iterates.
+    that have no angle, for each trajectory once until its angles have come back. Raises TypeError
+    for a start or an iterate that is not real floating point or of different libraries, ValueError
+    for shapes that do not fit, rates that are not finite and > 0, T < 0, averages without `assign`
+    and a rule with several floors.
+
+    The loop of Algorithm 1 of the UAI paper (p. 3607) and of arXiv 2111.15317, as `rule` has it.
     """
-    if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0:
-        raise ValueError(f"iterations must be an integer >= 0, got {iterations!r}")
+    check_integer("iterations", iterations, 0)
     if rule.policy.average and assign is None:
         raise ValueError("assign is needed to write averages into the iterate: average = True")
     x = _float64("start", start)
@@ -132,13 +140,15 @@ class _Windows:
     """Angles from successive windows of B trajectories, each with its own memory.
 
     A window's sum does for its mean: angles do not see the factor. `known` counts what is
-    remembered: 0 nothing, 1 the last window, 2 also the step that led to it.
+    remembered: 0 nothing, 1 the last window, 2 also the step that led to it. `warned` holds from
+    the first lost window to the next angle.
     """
 
     def __init__(self, like: Any) -> None:
         self.previous = like
         self.step = like
         self.known = np.zeros(like.shape[0], dtype=np.int64)
+        self.warned = np.zeros(like.shape[0], dtype=bool)
 
     def close(self, y: Any, t: int) -> np.ndarray:
         """The angle of each trajectory (radians), nan where there is none."""
@@ -154,13 +164,14 @@ class _Windows:
             ω[ready] = _host(angle_between(step[rows], self.step[rows]))
         still = finite & ~moved & (self.known > 0)
         for lost, what in ((~finite, "not finite"), (still, "without movement")):
-            if lost.any():
-                warnings.warn(
+            news = lost & ~self.warned
+            if news.any():
+                warn(
                     f"no angle: the window that ended with update {t} is {what} for trajectories "
-                    f"{np.flatnonzero(lost).tolist()}; tracking them starts afresh",
-                    RuntimeWarning,
-                    stacklevel=3,
+                    f"{np.flatnonzero(news).tolist()}; tracking them starts afresh, and further "
+                    "lost windows go unreported until their angles return"
                 )
+        self.warned = (self.warned | ~finite | still) & np.isnan(ω)
         self.known = np.where(~finite | still, 0, np.minimum(self.known + 1, 2))
         self.previous, self.step = y, step
         return ω

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+__all__ = ["angle_between", "angle_from_products"]
+
 # n products summed in float64 are off by at most n·eps relatively; 2³² terms give 2⁻²⁰.
 _ROUNDING = 2.0**-20
 
@@ -64,9 +66,11 @@ def angle_from_products(uu: float, vv: float, uv: float) -> float:
     """2·atan2(√(2−2c), √(2+2c)) with c = uv/√(uu·vv): the angle from sums of products, in radians.
 
     uu = ⟨u,u⟩, vv = ⟨v,v⟩, uv = ⟨u,v⟩, summed in float64 (over as many pieces of u and v as there
-    are). The cosine is known to about 2⁻⁵², hence an angle θ to about 2⁻⁵²/θ radians and the
-    smallest that can be told from 0 is near 1e-8 (1e-6°). Rounding may leave c just outside
-    [−1, 1], where it is clamped.
+    are). Returns a float in [0, π]. The cosine is known to about 2⁻⁵², hence an angle θ to about
+    2⁻⁵²/θ radians and the smallest that can be told from 0 is near 1e-8 (1e-6°). Rounding may
+    leave c just outside [−1, 1], where it is clamped.
+
+    Equation (8) of the UAI paper (p. 3606), there in degrees and with an ϵ added to √(uu·vv).
 
     Raises ValueError unless uu and vv are finite and > 0 and uv² ≤ uu·vv but for rounding.
     """

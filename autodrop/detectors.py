@@ -16,6 +16,20 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from autodrop.checks import check_integer, check_number
+
+__all__ = [
+    "Detector",
+    "GaussianSaturation",
+    "GaussianState",
+    "MovingAverageSaturation",
+    "MovingAverageState",
+    "Smoothing",
+    "Test",
+    "ThresholdSaturation",
+    "ThresholdState",
+]
+
 Smoothing = Literal["time", "value"]
 Test = Literal["signed", "absolute"]
 
@@ -63,6 +77,8 @@ class GaussianSaturation:
     Deviations from the printed formulas, which cannot be meant: they sum x_t where x_{t+i} is
     needed (the identity otherwise), give the kernel's exponent the sign +, and centre the filter
     on an angle whose successors are not known yet.
+
+    Raises TypeError for a threshold that is no number, ValueError for parameters out of range.
     """
 
     threshold: float = 0.1
@@ -72,15 +88,20 @@ class GaussianSaturation:
 
     def __post_init__(self) -> None:
         _check_threshold(self.threshold)
-        _check_at_least("buffer", self.buffer, 2)
+        check_integer("buffer", self.buffer, 2)
         if self.smoothing not in ("time", "value"):
             raise ValueError(f"smoothing must be 'time' or 'value', got {self.smoothing!r}")
         _check_test(self.test)
 
     def init(self) -> GaussianState:
+        """B = {} and no C: the state before the first angle, and after saturation."""
         return GaussianState()
 
     def update(self, state: GaussianState, angle: float) -> tuple[GaussianState, bool]:
+        """The state after ω_i = `angle` (radians), and whether C_i − C_{i−1} < threshold.
+
+        Raises ValueError for an angle outside [0, π], as degrees and nan are.
+        """
         B = (*state.angles, _checked(angle))
         if len(B) < self.buffer:
             return GaussianState(B, state.smoothed), False
@@ -121,6 +142,8 @@ class ThresholdSaturation:
 
     The rule of the first version of the paper, arXiv 2111.15317 (2021); threshold in degrees, > 0.
     The memory is one angle and survives saturation, as in the authors' epoch loop.
+
+    Raises TypeError for a threshold that is no number, ValueError for one out of range.
     """
 
     threshold: float = 0.01
@@ -129,9 +152,14 @@ class ThresholdSaturation:
         _check_threshold(self.threshold)
 
     def init(self) -> ThresholdState:
+        """No ω_{i−1}: the state before the first angle."""
         return ThresholdState()
 
     def update(self, state: ThresholdState, angle: float) -> tuple[ThresholdState, bool]:
+        """The state after ω_i = `angle` (radians), and whether |ω_i − ω_{i−1}| < threshold.
+
+        Raises ValueError for an angle outside [0, π], as degrees and nan are.
+        """
         ω = _checked(angle)
         saturated = state.previous is not None and _below(
             ω - state.previous, self.threshold, "absolute"
@@ -156,6 +184,8 @@ class MovingAverageSaturation:
     empties the memory.
 
     threshold: degrees, > 0. length: L ≥ 1. test: "absolute", or "signed" for the change itself.
+
+    Raises TypeError for a threshold that is no number, ValueError for parameters out of range.
     """
 
     threshold: float = 0.01
@@ -164,13 +194,18 @@ class MovingAverageSaturation:
 
     def __post_init__(self) -> None:
         _check_threshold(self.threshold)
-        _check_at_least("length", self.length, 1)
+        check_integer("length", self.length, 1)
         _check_test(self.test)
 
     def init(self) -> MovingAverageState:
+        """No angles: the state before the first one, and after saturation."""
         return MovingAverageState()
 
     def update(self, state: MovingAverageState, angle: float) -> tuple[MovingAverageState, bool]:
+        """The state after ω_i = `angle` (radians), and whether |ω_i − ω_{i−L}|/L < threshold.
+
+        Raises ValueError for an angle outside [0, π], as degrees and nan are.
+        """
         ω = _checked(angle)
         if len(state.angles) < self.length:
             return MovingAverageState((*state.angles, ω)), False
@@ -191,13 +226,7 @@ def _checked(angle: float) -> float:
 
 
 def _check_threshold(threshold: float) -> None:
-    if not 0.0 < threshold < math.inf:
-        raise ValueError(f"threshold must be finite and > 0 degrees, got {threshold!r}")
-
-
-def _check_at_least(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
+    check_number("threshold", threshold, "finite and > 0 degrees", lambda θ: 0.0 < θ < math.inf)
 
 
 def _check_test(test: str) -> None:

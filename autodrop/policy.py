@@ -6,6 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from autodrop.checks import check_integer, check_number
+
+__all__ = ["DropEvent", "DropPolicy"]
+
 
 @dataclass(frozen=True)
 class DropPolicy:
@@ -21,7 +25,11 @@ class DropPolicy:
     average: at the drop, replace the parameters by the average of the iterates seen at each of
         the waiting windows, with weights 1, 2, …, wait.
 
-    UAI 2024, Algorithm 1 uses factor and min_lr only; the others belong to arXiv 2111.15317.
+    UAI 2024, Algorithm 1 (p. 3607) uses factor and min_lr only; the others belong to arXiv
+    2111.15317.
+
+    Raises TypeError for what is no number, ValueError for a number out of its range or `average`
+    without a wait ≥ 2.
     """
 
     factor: float = 0.95
@@ -31,18 +39,18 @@ class DropPolicy:
     average: bool = False
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.factor < 1.0:
-            raise ValueError(f"factor must be in (0, 1), got {self.factor!r}")
-        if isinstance(self.min_lr, Sequence):
+        check_number("factor", self.factor, "in (0, 1)", lambda ρ: 0.0 < ρ < 1.0)
+        if isinstance(self.min_lr, Sequence) and not isinstance(self.min_lr, str):
             object.__setattr__(self, "min_lr", tuple(self.min_lr))
-        floors = self.min_lr if isinstance(self.min_lr, Sequence) else (self.min_lr,)
-        if not all(0.0 <= floor < math.inf for floor in floors):
-            raise ValueError(f"min_lr must be finite and >= 0, got {self.min_lr!r}")
-        if isinstance(self.wait, bool) or not isinstance(self.wait, int) or self.wait < 0:
-            raise ValueError(f"wait must be an integer >= 0, got {self.wait!r}")
-        if self.max_threshold is not None and not 0.0 < self.max_threshold < math.inf:
-            raise ValueError(
-                f"max_threshold must be finite and > 0 degrees, got {self.max_threshold!r}"
+        for floor in self.min_lr if isinstance(self.min_lr, tuple) else (self.min_lr,):
+            check_number("min_lr", floor, "finite and >= 0", lambda α: 0.0 <= α < math.inf)
+        check_integer("wait", self.wait, 0)
+        if self.max_threshold is not None:
+            check_number(
+                "max_threshold",
+                self.max_threshold,
+                "finite and > 0 degrees",
+                lambda θ: 0.0 < θ < math.inf,
             )
         if self.average and self.wait < 2:
             raise ValueError(

@@ -27,6 +27,17 @@ from autodrop.detectors import (
 )
 from autodrop.policy import DropPolicy
 
+__all__ = [
+    "Decision",
+    "Observation",
+    "Rule",
+    "RuleState",
+    "arxiv2021",
+    "check_window",
+    "nqm2024",
+    "uai2024",
+]
+
 Observation = Literal["mean", "snapshot"]
 
 
@@ -52,12 +63,19 @@ class Rule:
     """A window, a detector, a drop policy, and what stands for a window.
 
     window: k, updates per window (for "snapshot": per epoch).
-    observation: "mean", the mean of x_t over t = ik … (i+1)k−1, x_0 the start (Definition 3.3);
-        the window is closed and the rule acts after update (i+1)k. "snapshot", the iterate after
-        the first update of window i, t = ik+1; the rule acts after the second, t = ik+2, so
-        window ≥ 2. `policy.average` is for snapshots only.
+    detector: an instance of one of `autodrop.detectors`, or of your own, which sees radians.
+    policy: what a drop does, and how long after saturation.
+    observation: "mean", the mean of x_t over t = ik … (i+1)k−1, x_0 the start (Definition 3.3 of
+        the UAI paper, p. 3606); the window is closed and the rule acts after update (i+1)k.
+        "snapshot", the iterate after the first update of window i, t = ik+1 (arXiv 2111.15317);
+        the rule acts after the second, t = ik+2, so window ≥ 2. `policy.average` is for snapshots
+        only.
 
     T updates close ⌊T/k⌋ windows, or ⌊(T−1)/k⌋+1 snapshots; three windows give the first angle.
+
+    Raises TypeError for what is no detector, or none whose threshold can grow where
+    `policy.max_threshold` is given; ValueError for a window or an observation out of range, for
+    averages of windows that are no snapshots, and for a threshold above max_threshold.
     """
 
     window: int = 64
@@ -69,6 +87,11 @@ class Rule:
         if self.observation not in ("mean", "snapshot"):
             raise ValueError(f"observation must be 'mean' or 'snapshot', got {self.observation!r}")
         check_window(self.window, self.observation)
+        if isinstance(self.detector, type):
+            raise TypeError(
+                f"detector must be an instance, such as {self.detector.__name__}(), "
+                f"got the class {self.detector.__name__}"
+            )
         if not (
             callable(getattr(self.detector, "init", None)) and hasattr(self.detector, "update")
         ):
@@ -105,6 +128,7 @@ class Rule:
         return t // self.window if self.observation == "mean" else -(-t // self.window)
 
     def init(self) -> RuleState:
+        """The state before the first window: nothing seen, not waiting."""
         grows = self.policy.max_threshold is not None
         threshold = getattr(self.detector, "threshold", None) if grows else None
         return RuleState(self.detector.init(), threshold)
@@ -113,7 +137,7 @@ class Rule:
         """One more window: its angle in radians, or None where it has none.
 
         The detector sees every angle, waiting or not; a window without an angle counts for the
-        waiting time only.
+        waiting time only. Raises what the detector raises: ValueError outside [0, π].
         """
         memory, saturated = state.memory, False
         if angle is not None:
@@ -153,9 +177,11 @@ def uai2024(
     smoothing: Smoothing = "time",
     test: Test = "signed",
 ) -> Rule:
-    """Algorithm 1 of UAI 2024 (p. 3607), with the defaults of its Section 4.1.
+    """Algorithm 1 of UAI 2024 (p. 3607), with the defaults of its Section 4.1 (p. 3608).
 
-    window: 64 for CIFAR, 640 for ImageNet. The rest: `GaussianSaturation`, `DropPolicy`.
+    window: k updates, 64 for CIFAR, 640 for ImageNet. factor, min_lr: ρ and α̲, see `DropPolicy`.
+    threshold: degrees. buffer, smoothing, test: see `GaussianSaturation`.
+    Raises TypeError or ValueError as those two and `Rule` do.
     """
     detector = GaussianSaturation(threshold, buffer, smoothing, test)
     return Rule(window, detector, DropPolicy(factor, min_lr))
@@ -173,8 +199,10 @@ def arxiv2021(
 ) -> Rule:
     """The rule of arXiv 2111.15317 (2021): one snapshot an epoch, |ω_i − ω_{i−1}| < θ, wait, drop.
 
-    window: updates per epoch, ≥ 2. factor: 0.2 for CIFAR, 0.1 for ImageNet. threshold and
-    max_threshold in degrees. average: its optional variance reduction.
+    window: updates per epoch, ≥ 2. factor: 0.2 for CIFAR, 0.1 for ImageNet. min_lr: the floor.
+    threshold, max_threshold: θ and its ceiling, degrees. wait: epochs from saturation to the drop.
+    average: its optional variance reduction. See `ThresholdSaturation` and `DropPolicy`.
+    Raises TypeError or ValueError as those two and `Rule` do.
     """
     policy = DropPolicy(factor, min_lr, wait, max_threshold, average)
     return Rule(window, ThresholdSaturation(threshold), policy, "snapshot")
@@ -188,7 +216,11 @@ def nqm2024(
     length: int = 20,
     test: Test = "absolute",
 ) -> Rule:
-    """The rule of UAI 2024, Section 3 (p. 3607), for the noisy quadratic model: window 1."""
+    """The rule of UAI 2024, Section 3 (p. 3607), for the noisy quadratic model: window 1.
+
+    Its first rate there is 0.06. factor, min_lr: see `DropPolicy`. threshold: degrees. length,
+    test: see `MovingAverageSaturation`. Raises TypeError or ValueError as those two do.
+    """
     detector = MovingAverageSaturation(threshold, length, test)
     return Rule(1, detector, DropPolicy(factor, min_lr))
 

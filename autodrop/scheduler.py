@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -17,6 +16,9 @@ from autodrop.detectors import Detector, GaussianSaturation, Smoothing, Test
 from autodrop.policy import DropEvent, DropPolicy
 from autodrop.rules import Observation, Rule, RuleState, arxiv2021, uai2024
 from autodrop.tracker import AngularVelocity
+from autodrop.warning import warn
+
+__all__ = ["AutoDrop"]
 
 
 class AutoDrop(LRScheduler):
@@ -28,24 +30,44 @@ class AutoDrop(LRScheduler):
             optimizer.step()
             scheduler.step()                            # once for every update
 
-    The defaults are Algorithm 1 of the UAI 2024 paper; `AutoDrop.uai2024` and `AutoDrop.arxiv2021`
-    spell the two published rules out, `AutoDrop.from_rule` takes any `Rule`.
+    The defaults are Algorithm 1 of the UAI 2024 paper (p. 3607); `AutoDrop.uai2024` and
+    `AutoDrop.arxiv2021` spell the two published rules out, `AutoDrop.from_rule` takes any `Rule`.
+    `angular_velocities` and `drops` are in degrees, as thresholds are; `AngularVelocity.update`
+    and what detectors see are in radians.
 
     optimizer: any torch optimizer; the parameters of all its groups are tracked as one vector.
     window: k, updates per window, or per epoch with observation = "snapshot".
     factor, min_lr, wait, max_threshold, average: see `DropPolicy`; min_lr is one floor or a
         sequence with one for each parameter group.
-    detector: see `autodrop.detectors`; default `GaussianSaturation()`.
+    detector: an instance, see `autodrop.detectors`; default `GaussianSaturation()`.
     observation: see `Rule`.
     dtype: of the three copies of the parameters that tracking keeps; see `AngularVelocity`.
-    last_epoch: as in every torch scheduler.
+    last_epoch: leave it at -1. Any other n is for an optimizer whose loaded groups hold an
+        "initial_lr" (torch raises KeyError if one does not): torch takes `base_lrs` from there and
+        counts on from n + 1. Angles and windows do not come back that way; `load_state_dict` on a
+        scheduler made with -1 brings back everything.
+
+    How to choose the window. With the default detector the first drop cannot come before the end
+    of the 13th window (three windows give the first angle, m + 1 = 11 angles the first comparison),
+    that is after update 13·window, 832 at the defaults; later drops are at least 11 windows apart.
+    Hence α ≥ α₀·factor^{t/(11·window)} after t updates: 300 windows allow 27 drops, 0.95²⁷ = 0.25;
+    1200 allow 108, 0.95¹⁰⁸ = 0.004. A short run with a large window never drops: choose the window
+    such that the run has a few hundred windows or more. The paper uses 64 updates on CIFAR and 640
+    on ImageNet (Section 4.1, p. 3608); 64 is about a sixth of an epoch at CIFAR's customary batch
+    size of 128. Call `step` once per update: called once per epoch, a window spans that many
+    epochs.
 
     A drop multiplies each group's current rate, so the scheduler composes with others that do so
     too (`ChainedScheduler`), and starts where its turn comes in a `SequentialLR`. A rate that is a
     tensor is filled in place. Parameter groups may be added: tracking starts afresh, with a
-    RuntimeWarning. `state_dict` holds the position within the window: a resumed run has the same
-    angles and rates as an uninterrupted one. The rates themselves are in the optimizer's own
+    RuntimeWarning. Windows without an angle raise one for each streak of them, see
+    `AngularVelocity`. `state_dict` holds the position within the window: a resumed run has the
+    same angles and rates as an uninterrupted one. The rates themselves are in the optimizer's own
     state_dict, as with every torch scheduler.
+
+    Raises TypeError or ValueError for hyperparameters and parameters that `DropPolicy`, `Rule` and
+    `AngularVelocity` refuse, ValueError unless min_lr is one floor or one for each group, TypeError
+    for what is no optimizer.
     """
 
     _tracker: AngularVelocity
@@ -86,7 +108,10 @@ class AutoDrop(LRScheduler):
         dtype: torch.dtype = torch.float64,
         last_epoch: int = -1,
     ) -> Self:
-        """The scheduler that follows `rule`."""
+        """The scheduler that follows `rule`, whose thresholds are in degrees.
+
+        dtype, last_epoch, errors: see `AutoDrop`.
+        """
         policy = rule.policy
         return cls(
             optimizer,
@@ -117,7 +142,10 @@ class AutoDrop(LRScheduler):
         dtype: torch.dtype = torch.float64,
         last_epoch: int = -1,
     ) -> Self:
-        """Algorithm 1 of UAI 2024 (p. 3607): `rules.uai2024`."""
+        """Algorithm 1 of UAI 2024 (p. 3607), threshold in degrees.
+
+        window: k updates. dtype, last_epoch, errors: see `AutoDrop`. The rest: `rules.uai2024`.
+        """
         rule = uai2024(
             window,
             factor,
@@ -144,7 +172,11 @@ class AutoDrop(LRScheduler):
         dtype: torch.dtype = torch.float64,
         last_epoch: int = -1,
     ) -> Self:
-        """The rule of arXiv 2111.15317 (2021): `rules.arxiv2021`; window: updates per epoch."""
+        """The rule of arXiv 2111.15317 (2021), thresholds in degrees.
+
+        window: updates per epoch. dtype, last_epoch, errors: see `AutoDrop`. The rest:
+        `rules.arxiv2021`.
+        """
         rule = arxiv2021(
             window,
             factor,
@@ -159,12 +191,17 @@ class AutoDrop(LRScheduler):
     def step(self, epoch: int | None = None) -> None:
         """Take note of one update of the optimizer, and drop the rates if the rule says so.
 
-        epoch: only for torch's `SequentialLR`, which starts a scheduler with epoch = 0.
+        Call it without arguments, after each `optimizer.step()`. epoch is only for torch's
+        `SequentialLR`, which starts a scheduler with epoch = 0. Raises ValueError for any other
+        argument (an epoch, or the metric that `ReduceLROnPlateau` takes), and, once parameter
+        groups have been added, unless min_lr fits them; warns (RuntimeWarning) of added parameters
+        and of windows without an angle.
         """
-        if epoch not in (None, 0):
+        # By type: 0.0 is a loss and False a flag, and both equal 0.
+        if epoch is not None and not (type(epoch) is int and epoch == 0):
             raise ValueError(
-                "AutoDrop's rates follow from observed angles, not from the epoch: call step() "
-                f"without arguments, got epoch = {epoch!r}"
+                "step takes neither an epoch nor a metric: AutoDrop's rates follow from observed "
+                f"angles; call step() without arguments, got {epoch!r}"
             )
         # The base class makes one step from its constructor, and SequentialLR repeats it; both
         # with the count at 0.
@@ -175,6 +212,15 @@ class AutoDrop(LRScheduler):
             self._start()
         elif epoch is None:
             self._note_update()
+
+    def __repr__(self) -> str:
+        rule, policy = self.rule, self.rule.policy
+        rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        return (
+            f"{type(self).__name__}(window={rule.window}, factor={policy.factor}, "
+            f"min_lr={policy.min_lr}, detector={rule.detector!r}, "
+            f"updates={self._tracker.updates}, lr={rates}, drops={len(self.drops)})"
+        )
 
     def get_lr(self) -> list[float | torch.Tensor]:
         """The current rates: what changes them is `step`."""
@@ -303,11 +349,9 @@ class AutoDrop(LRScheduler):
 
     def _restart(self, count: int) -> None:
         """The optimizer's parameters are others than before."""
-        warnings.warn(
+        warn(
             f"the optimizer now has {count} parameter tensors, {len(self._tracker.params)} before: "
-            "AutoDrop tracks them all from the next whole window on, and forgets earlier angles",
-            RuntimeWarning,
-            stacklevel=4,
+            "AutoDrop tracks them all from the next whole window on, and forgets earlier angles"
         )
         groups = self.optimizer.param_groups
         self.rule.policy.floors(len(groups))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +10,9 @@ import torch
 
 from autodrop.angle import angle_from_products
 from autodrop.rules import Observation, check_window
+from autodrop.warning import warn
+
+__all__ = ["AngularVelocity"]
 
 # A squared length below this has lost digits to underflow: normal numbers end at 2.2e-308.
 _LEAST_SQUARE = torch.finfo(torch.float64).tiny / torch.finfo(torch.float64).eps
@@ -21,7 +23,9 @@ _CHUNK = 2**24
 class AngularVelocity:
     """ω_i = ∠(y_i − y_{i−1}, y_{i−1} − y_{i−2}), y_i the mean of x_t over t = ik … (i+1)k−1.
 
-    Definition 3.3 of the UAI paper, for the parameters of a model taken together as one vector.
+    Definition 3.3 and equation (8) of the UAI paper (p. 3606), for the parameters of a model taken
+    together as one vector. `update` and `angle` are in radians, as `angle_between` is; the
+    records that `AutoDrop` keeps (`angular_velocities`, `drops`) are in degrees.
 
         velocity = AngularVelocity(model.parameters(), window=64)    # records x_0
         ...
@@ -39,7 +43,11 @@ class AngularVelocity:
 
     Products are summed in float64 over all parameters. A window in which the mean did not move
     (by less than 1e-146) or is not finite has no angle: `update` warns (RuntimeWarning), returns
-    None and starts afresh, and angles return with the third good window after it.
+    None and starts afresh, and angles return with the third good window after it. Until then
+    further lost windows go unreported.
+
+    Raises TypeError unless params are dense real floating-point tensors, ValueError if they have
+    no elements or for a window, dtype or observation out of range.
     """
 
     def __init__(
@@ -70,7 +78,10 @@ class AngularVelocity:
         return self._params
 
     def update(self) -> float | None:
-        """Take note of one update of the parameters; the angle in radians if it ends a window."""
+        """Take note of one update of the parameters; ω_i in radians, [0, π], if it ends a window.
+
+        None within a window, and where a window has no angle (see above).
+        """
         self.updates += 1
         phase = self.updates % self.window
         if self.observation == "snapshot":
@@ -87,13 +98,14 @@ class AngularVelocity:
         """Forget what was seen; go on with the next whole window, on `params` if given.
 
         For when the parameters change by something else than an update. Windows keep ending where
-        they would have ended.
+        they would have ended. Raises TypeError or ValueError for `params`, as the constructor.
         """
         if params is not None:
             self._allocate(params)
         torch._foreach_zero_(self._sum)
         # What is left of the current window is no whole window.
         self._known = -1 if self.observation == "mean" else 0
+        self._lost = False
         self.angle = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -110,7 +122,11 @@ class AngularVelocity:
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a `state_dict`. ValueError unless it fits window, dtype and shapes."""
+        """Go on from a `state_dict`.
+
+        Raises ValueError, and changes nothing, unless it has this window, observation, dtype and
+        these shapes of the parameters.
+        """
         for name, value in self._config().items():
             if state_dict[name] != value:
                 raise ValueError(
@@ -129,6 +145,7 @@ class AngularVelocity:
         self.updates = state_dict["updates"]
         self.angle = state_dict["angle"]
         self._known = state_dict["known"]
+        self._lost = False
         for name, tensors in (
             ("sum", self._sum),
             ("previous", self._previous),
@@ -153,6 +170,8 @@ class AngularVelocity:
         # What is remembered: 1 the last window, 2 also the step that led to it; −1 if even the
         # current window is not whole.
         self._known = 0
+        # From the first lost window to the next angle: warned of once.
+        self._lost = False
         # One multi-tensor operation for each device and dtype.
         groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
         for i, p in enumerate(self._params):
@@ -185,18 +204,20 @@ class AngularVelocity:
                 return None
             if self._known == 2:
                 self.angle = angle_from_products(new, old, product)
+                self._lost = False
         self._step, self._previous, self._sum = self._previous, self._sum, self._step
         torch._foreach_zero_(self._sum)
         self._known = min(self._known + 1, 2)
         return self.angle
 
     def _lose(self, what: str) -> None:
-        warnings.warn(
-            f"no angular velocity: the parameters {what} in the window of {self.window} updates "
-            f"that ended with update {self.updates}; tracking starts afresh",
-            RuntimeWarning,
-            stacklevel=5,
-        )
+        if not self._lost:
+            warn(
+                f"no angular velocity: the parameters {what} in the window of {self.window} "
+                f"updates that ended with update {self.updates}; tracking starts afresh, and "
+                "further lost windows go unreported until angles return"
+            )
+        self._lost = True
         torch._foreach_zero_(self._sum)
         self._known = 0
 
@@ -204,10 +225,17 @@ class AngularVelocity:
 def _checked(params: Iterable[torch.Tensor]) -> tuple[torch.Tensor, ...]:
     if isinstance(params, torch.Tensor):
         raise TypeError("params must be an iterable of tensors, got a single tensor")
+    if isinstance(params, torch.nn.Module):
+        raise TypeError(
+            "params must be an iterable of tensors, got the module "
+            f"{type(params).__name__}: pass its .parameters()"
+        )
     checked = tuple(params)
     for p in checked:
         if not isinstance(p, torch.Tensor):
-            raise TypeError(f"params must hold tensors, got {type(p).__name__}")
+            raise TypeError(
+                f"params must hold tensors, as model.parameters() does, got {type(p).__name__}"
+            )
         if not p.is_floating_point():
             raise TypeError(f"params must be real floating point, got dtype {p.dtype}")
         if p.layout is not torch.strided:

@@ -272,6 +272,26 @@ def test_windows_without_an_angle_are_warned_of_and_tracking_recovers():
         assert got.angles[b, i] == pytest.approx(expected, abs=1e-11)
 
 
+def test_each_streak_of_lost_windows_is_warned_of_once():
+    path = np.random.default_rng(7).standard_normal((2, 15, 3))
+    path[0, 2:5] = path[0, 10] = path[1, 3:] = np.nan
+
+    with pytest.warns(RuntimeWarning) as caught:
+        run(
+            lambda t, α: path[:, t + 1],
+            path[:, 0],
+            0.1,
+            14,
+            Rule(1, ThresholdSaturation()),
+        )
+    words = [str(w.message) for w in caught]
+    assert len(words) == 3
+    assert "update 3 is not finite for trajectories [0]" in words[0]
+    assert "update 4 is not finite for trajectories [1]" in words[1]
+    assert "update 11 is not finite for trajectories [0]" in words[2]
+    assert {w.filename for w in caught} == {__file__}
+
+
 def still(t, α):
     return np.ones(3)
 

@@ -1,8 +1,10 @@
 """Each detector against the literal rule, on arbitrary sequences of angles."""
 
 import math
+import re
 import sys
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -142,6 +144,20 @@ def test_moving_average_needs_twenty_one_angles():
 def test_bad_parameters(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+@pytest.mark.parametrize(
+    "detector", [GaussianSaturation, ThresholdSaturation, MovingAverageSaturation]
+)
+@pytest.mark.parametrize("threshold", ["a", None, True, 1j])
+def test_a_threshold_that_is_no_number(detector, threshold):
+    words = rf"threshold must be a real number, finite and > 0 degrees, got {threshold!r}"
+    with pytest.raises(TypeError, match=re.escape(words)):
+        detector(threshold=threshold)
+
+
+def test_numpy_s_numbers_are_numbers():
+    assert ThresholdSaturation(np.float32(0.5)) == ThresholdSaturation(0.5)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 import copy
 import io
+import linecache
 import math
 import pickle
+import re
 import warnings
 from dataclasses import dataclass
 
@@ -532,8 +534,75 @@ def test_it_is_a_torch_scheduler():
         AutoDrop(walk.p)
     with pytest.raises(KeyError, match="initial_lr"):
         AutoDrop(Walk().optimizer, last_epoch=3)
-    with pytest.raises(ValueError, match=r"observed angles, not from the epoch.* got epoch = 3"):
-        scheduler.step(3)
+
+
+@pytest.mark.parametrize("argument", [3, 0.3, 0.0, False, torch.tensor(0), torch.tensor(0.3)])
+def test_step_takes_neither_an_epoch_nor_a_metric(argument):
+    walk = Walk()
+    scheduler = AutoDrop(walk.optimizer)
+    walk.step()
+    words = f"neither an epoch nor a metric.* step() without arguments, got {argument!r}"
+    with pytest.raises(ValueError, match=re.escape(words).replace(r"\.\*", ".*")):
+        scheduler.step(argument)
+    assert scheduler.last_epoch == 0
+
+
+@pytest.mark.parametrize("through", ["alone", "sequence"])
+def test_warnings_point_at_the_line_that_steps(through):
+    walk = Walk()
+    scheduler = AutoDrop(walk.optimizer, 1, detector=Every())
+    if through == "sequence":
+        tail = lr_scheduler.ExponentialLR(walk.optimizer, 0.9)
+        stepped = lr_scheduler.SequentialLR(walk.optimizer, [scheduler, tail], milestones=[9])
+    else:
+        stepped = scheduler
+    walk.step()
+    stepped.step()
+    walk.optimizer.add_param_group({"params": [torch.full((2,), math.nan)]})
+    walk.step()
+    for words in ("now has 2 parameter tensors", "parameters are not finite"):
+        with pytest.warns(RuntimeWarning, match=words) as caught:
+            stepped.step()
+        assert len(caught) == 1
+        assert caught[0].filename == __file__
+        assert "stepped.step()" in linecache.getline(__file__, caught[0].lineno)
+    for _ in range(4):
+        stepped.step()  # silent, though still lost: warnings are errors in these tests
+
+
+def test_the_defaults_drop_first_after_update_832_and_then_every_eleventh_window():
+    """On a straight line every angle is 0 and each comparison a drop: the fastest there can be."""
+    p = torch.nn.Parameter(torch.zeros(2, dtype=torch.float64))
+    optimizer = torch.optim.SGD([p], lr=1.0)
+    scheduler = AutoDrop(optimizer)
+    for t in range(1, 1601):
+        optimizer.step()
+        with torch.no_grad():
+            p += 1.0
+        scheduler.step()
+        assert optimizer.param_groups[0]["lr"] >= 0.95 ** (t / (11 * 64))
+    assert [e.step for e in scheduler.drops] == [13 * 64, 24 * 64] == [832, 1536]
+
+
+def test_last_epoch_is_torch_s():
+    optimizer = Walk().optimizer
+    optimizer.param_groups[0].update(initial_lr=2.0, lr=0.5)
+    scheduler = AutoDrop(optimizer, last_epoch=7)
+    assert scheduler.last_epoch == 8
+    assert scheduler.base_lrs == [2.0]
+    assert scheduler.get_last_lr() == [0.5]
+
+
+def test_repr():
+    walk = Walk()
+    scheduler = AutoDrop(walk.optimizer, 1, 0.5, 0.125, ThresholdSaturation(180.0))
+    for _ in range(4):
+        walk.step()
+        scheduler.step()
+    assert repr(scheduler) == (
+        "AutoDrop(window=1, factor=0.5, min_lr=0.125, detector=ThresholdSaturation("
+        "threshold=180.0), updates=4, lr=[0.5], drops=1)"
+    )
 
 
 def test_presets_take_the_rule_s_parameters():
@@ -563,6 +632,11 @@ def test_presets_take_the_rule_s_parameters():
 def test_bad_options(options, words):
     with pytest.raises(ValueError, match=words):
         AutoDrop(Walk().optimizer, **options)
+
+
+def test_the_class_of_a_detector_is_no_detector():
+    with pytest.raises(TypeError, match=r"an instance, such as ThresholdSaturation\(\)"):
+        AutoDrop(Walk().optimizer, detector=ThresholdSaturation)
 
 
 def test_angles_are_degrees_at_the_surface():

@@ -1,4 +1,5 @@
 import io
+import linecache
 import math
 import warnings
 
@@ -175,9 +176,47 @@ def test_a_window_without_an_angle_warns_and_the_third_good_one_has_one(spoil, w
 def test_parameters_that_stay_lost_never_give_an_angle():
     path = random_path(12, 20)
     path[3:] = np.nan
-    with pytest.warns(RuntimeWarning, match="are not finite") as caught:
+    with pytest.warns(RuntimeWarning, match="ended with update 4;") as caught:
         assert follow(path, 2) == {}
-    assert len(caught) == 9
+    assert len(caught) == 1
+
+
+def test_each_streak_of_lost_windows_is_warned_of_once():
+    path = random_path(12, 20)
+    path[2:5] = path[13:15] = np.nan
+    with pytest.warns(RuntimeWarning) as caught:
+        seen = follow(path, 1)
+    # x_i is window i and ends with update i + 1; the third good one has the angle.
+    assert list(seen) == [*range(8, 14), *range(18, 21)]
+    words = [str(w.message) for w in caught]
+    assert len(words) == 2
+    assert "update 3;" in words[0]
+    assert "update 14;" in words[1]
+
+
+def test_a_loaded_state_and_a_restart_begin_another_streak():
+    p = torch.zeros(2)
+    velocity = AngularVelocity([p], 1)
+    state = velocity.state_dict()
+    p.fill_(math.nan)
+    velocity.update()  # closes the window of x_0, which was finite
+    with pytest.warns(RuntimeWarning, match="are not finite"):
+        velocity.update()
+    velocity.update()  # silent: warnings are errors in these tests
+    for renew in (velocity.restart, lambda: velocity.load_state_dict(state)):
+        renew()
+        velocity.update()  # the window that `renew` leaves broken, or that was good when saved
+        with pytest.warns(RuntimeWarning, match="are not finite"):
+            velocity.update()
+        velocity.update()
+
+
+def test_a_warning_points_at_the_line_that_updates():
+    velocity = AngularVelocity([torch.full((2,), math.nan)], 1)
+    with pytest.warns(RuntimeWarning, match="are not finite") as caught:
+        velocity.update()
+    assert caught[0].filename == __file__
+    assert "velocity.update()" in linecache.getline(__file__, caught[0].lineno)
 
 
 def test_restart_takes_only_whole_windows():
@@ -262,7 +301,22 @@ def test_a_state_of_another_tracker_is_refused(other, words):
         ([], ValueError, "at least one element, got 0 tensors"),
         ([torch.zeros(0)], ValueError, "at least one element, got 1 tensors"),
         (torch.ones(2), TypeError, "iterable of tensors, got a single tensor"),
-        ([np.ones(2)], TypeError, "must hold tensors, got ndarray"),
+        ([np.ones(2)], TypeError, "must hold tensors, as model.parameters.. does, got ndarray"),
+        (
+            torch.nn.Linear(2, 1),
+            TypeError,
+            r"iterable of tensors, got the module Linear: pass its \.parameters\(\)",
+        ),
+        (
+            torch.nn.Sequential(torch.nn.Linear(2, 1)),
+            TypeError,
+            r"got the module Sequential: pass its \.parameters\(\)",
+        ),
+        (
+            torch.nn.Linear(2, 1).named_parameters(),
+            TypeError,
+            r"as model\.parameters\(\) does, got tuple",
+        ),
         ([torch.ones(2, dtype=torch.complex64)], TypeError, "got dtype torch.complex64"),
         ([torch.ones(2, dtype=torch.int64)], TypeError, "got dtype torch.int64"),
         ([torch.ones(2).to_sparse()], TypeError, "must be dense, got layout torch.sparse_coo"),
