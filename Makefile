@@ -9,7 +9,7 @@ checks: $(VENV)/.checks
 	$(BIN)/python -m paper_checks --level quick --out report
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto --dist loadgroup
+	HYPOTHESIS_PROFILE=$${HYPOTHESIS_PROFILE:-ci} $(BIN)/python -m pytest -n auto
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -40,4 +40,4 @@ $(VENV)/.dev: $(VENV)/.checks
 	touch $@
 
 clean:
-	rm -rf $(VENV) report .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) report report-only runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

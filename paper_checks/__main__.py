@@ -33,13 +33,14 @@ def main(argv: Sequence[str] | None = None, claims: Sequence[Claim] | None = Non
     if options.seed < 0:
         parser.error(f"--seed must be >= 0, got {options.seed}")
     _require_device(parser, options.device)
-    if options.out.exists() and not options.out.is_dir():
-        parser.error(f"--out must be a directory, got the file {str(options.out)!r}")
+    out = options.out or Path(report.PARTIAL if options.only else report.FOLDER)
+    if out.exists() and not out.is_dir():
+        parser.error(f"--out must be a directory, got the file {str(out)!r}")
 
     context = Context(options.level, options.device, options.seed)
     with terminal.AuditProgress(console, len(chosen)) as progress:
-        results, interrupted = runner.run(chosen, context, options.out, progress)
-    page = report.render(results, options.out)
+        results, interrupted = runner.run(chosen, context, out, progress)
+    page = report.render(results, out)
 
     entries = results["claims"]
     console.print(terminal.verdict_table(results))
@@ -74,7 +75,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the audit (default: 0)")
     parser.add_argument(
-        "--out", type=Path, default=Path("report"), help="directory of the report (default: report)"
+        "--out",
+        type=Path,
+        help=f"directory of the report (default: {report.FOLDER}; with --only {report.PARTIAL}, "
+        "so that a few claims do not replace the report on all)",
     )
     parser.add_argument("--list", action="store_true", help="list the claims and stop")
     return parser

@@ -13,6 +13,8 @@ from paper_checks.outcome import Cell, Fact, FigureOf, Outcome, Route, Table, Ve
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_LONGEST = 76  # characters of one value in the detail of a fact: two and a relation fit in 160
+
 
 class Evidence:
     """Evidence of one check; :meth:`outcome` turns it into a verdict.
@@ -45,9 +47,15 @@ class Evidence:
         return self._record(Fact(name, bool(ok), detail, source=source))
 
     def exact(self, name: str, got: Any, want: Any) -> bool:
-        """Record got == want with no tolerance: integers, Fraction, SymPy expressions, texts."""
+        """Record got == want with no tolerance: integers, Fraction, SymPy expressions, texts.
+
+        Of long values the detail keeps both ends or, when they differ, the first place where they
+        do.
+        """
         ok = bool(got == want) and not (_is_non_finite(got) or _is_non_finite(want))
-        detail = f"{got} = {want}" if ok else f"{got} is not {want}"
+        texts = str(got), str(want)
+        around = None if ok else _first_difference(*texts)
+        detail = (" = " if ok else " is not ").join(_shortened(text, around) for text in texts)
         return self._record(Fact(name, ok, detail, tolerance=0.0, source="exact arithmetic"))
 
     def equal(self, name: str, got: Any, want: Any, tolerance: Any, *, source: str = "") -> bool:
@@ -193,6 +201,23 @@ def _floats(name: str, role: str, values: Any) -> np.ndarray:
 
 def _text(number: float, digits: int = 10) -> str:
     return f"{number:.{digits}g}".replace("-", "−")
+
+
+def _first_difference(one: str, other: str) -> int:
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _shortened(text: str, around: int | None) -> str:
+    """Return at most ``_LONGEST`` characters: the text, its two ends, or what is ``around``."""
+    if len(text) <= _LONGEST:
+        return text
+    width = _LONGEST - 4
+    if around is None:
+        return f"{text[: width // 2]} … {text[-width // 2 :]}"
+    first = min(max(around - width // 2, 0), len(text) - width)
+    before, after = "… " if first else "", " …" if first + width < len(text) else ""
+    return f"{before}{text[first : first + width]}{after}"
 
 
 def _is_non_finite(value: Any) -> bool:

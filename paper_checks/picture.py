@@ -1,7 +1,8 @@
 """The picture in the README: `python -m paper_checks.picture`.
 
 One run of SGD on the paper's noisy quadratic under the rule of its Section 3 (window 1, the rate is
-halved when the averaged angle stands still, floor 0.001), with the exact levels of the theory.
+halved when the averaged angle stands still, floor 0.001), with the exact levels of the
+theory.
 """
 
 from __future__ import annotations
@@ -37,7 +38,13 @@ def draw(iterations: int = 700, seed: int = 4) -> Figure:
     top.plot(np.arange(len(smooth)) + 19, smooth, color=blue, label="mean of the last 20")
     t = exact.iteration[: len(exact.ratio)]
     ink = style.PALETTE["ink"]
-    top.plot(t, np.degrees(exact.ratio_angle), color=ink, linewidth=1.2, label="exact expectation")
+    top.plot(
+        t,
+        np.degrees(exact.ratio_angle),
+        color=ink,
+        linewidth=1.2,
+        label="angle of the exact expectations",
+    )
     edges = schedule.boundaries
     for rate, left, right in zip(schedule.rates, edges[:-1], edges[1:], strict=True):
         level = np.degrees(saturation.expected_angle(problem, rate))

@@ -79,7 +79,7 @@ def run(
     seed : blocks of trajectories draw from generators of their own, derived from (seed, block), so
         a run is reproducible for given problem, B and kind of device; nothing is seeded globally.
     window : k ≥ 1; the run must have T ≥ 3k iterations.
-    dtype : of the iterates.  Sums of products are float64 always, but in float32 the difference of
+    dtype : of the iterates and of all sums over modes and windows.  In float32 the difference of
         two window means keeps only what the iterates' rounding leaves of it.
     from_stationary : draw (x_0, d_0) from the stationary law at the first rate.
 
@@ -187,21 +187,27 @@ class _Block:
         if from_stationary:
             self._start_stationary(float(rates[0]))
         total = torch.zeros_like(self.x)
-        mean: torch.Tensor | None = None
+        mean = total
+        previous: torch.Tensor | None = None
         step: torch.Tensor | None = None
         risk, inner, squared_norm = [], [], []
         for t, α in enumerate(rates.tolist()):
             if t % window == 0:
                 risk.append(self._risk())
-            total += self.x
+            if window == 1:
+                mean = self.x.clone()
+            else:
+                total += self.x
+                if (t + 1) % window == 0:
+                    mean = total / window
+                    total.zero_()
             if (t + 1) % window == 0:
-                previous, mean = mean, total / window
-                total.zero_()
                 if previous is not None:
-                    last, step = step, (mean - previous).double()
-                    squared_norm.append(torch.linalg.vecdot(step, step))
+                    last, step = step, mean - previous
+                    squared_norm.append(torch.linalg.vecdot(step, step).double())
                     if last is not None:
-                        inner.append(torch.linalg.vecdot(last, step))
+                        inner.append(torch.linalg.vecdot(last, step).double())
+                previous = mean
             self._update(α)
         if len(rates) % window == 0:
             risk.append(self._risk())

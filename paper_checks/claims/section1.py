@@ -129,7 +129,7 @@ def eq_2_operator(context: Context) -> Outcome:
 @claim(
     id="eq-2-epsilon",
     place="eq. (2) and footnote 1, p. 3604; eq. (8), p. 3606",
-    title="What ε does to small steps",
+    title="ε in eq. (2) only prevents a division by zero",
     statement="ε in ‖s‖‖s'‖ + ε is a small number that only prevents the division by zero, so it "
     "can be left out of the theory.",
     kind=Kind.IDENTITY,
@@ -232,7 +232,7 @@ def eq_2_epsilon(context: Context) -> Outcome:
 @claim(
     id="eq-2-float32",
     place="eq. (2), p. 3604; thresholds of 0.01° in Section 3, p. 3607, and of 0.1° in Algorithm 1",
-    title="Evaluating eq. (2) in float32",
+    title="Eq. (2) as written is precise enough in float32",
     statement="Eq. (2) can be evaluated as written in float32, the precision in which networks are "
     "trained, at the resolution that the thresholds 0.01° and 0.1° need.",
     kind=Kind.LOWER_BOUND,

@@ -30,7 +30,7 @@ _EPS = float(np.finfo(float).eps)
 @claim(
     id="nqm",
     place="Definition 3.1, eq. (3), p. 3605",
-    title="The noisy quadratic model",
+    title="The gradient step on the noisy quadratic is unbiased",
     statement=(
         "L(x) = ½(x − c)ᵀA(x − c) with c ~ N(0, Σ), A and Σ diagonal: the gradient step is "
         "x_{t+1} = x_t − αA(x_t − c_t), an unbiased gradient step on f(x) = ½xᵀAx with noise of "
@@ -85,7 +85,7 @@ def nqm(context: Context) -> Outcome:
 @claim(
     id="eq-13",
     place="Proof of Theorem 3.2, eq. (13), p. 3615–3616",
-    title="The stationary variance",
+    title="The printed recursion gives the stationary variance (13)",
     statement=("V[x] solves V = (I − γA)^2V + γA^2Σ, hence V_i = α^2a_i^2v_i/(1 − (1 − αa_i)^2)."),
     kind=Kind.IDENTITY,
     hypotheses="0 < αa_i < 2",
@@ -180,7 +180,7 @@ def _limit_claim(context: Context, name: str, closed: str, of_pair: int) -> tupl
 @claim(
     id="eq-4",
     place="Theorem 3.2, eq. (4), p. 3606",
-    title="The expected product of successive steps",
+    title="Eq. (4) is the limit of E⟨s_t, s_{t+1}⟩",
     statement="I^* = lim E⟨s_t, s_{t+1}⟩ = −α^3 Σ a_i^3v_i/(2 − αa_i).",
     kind=Kind.LIMIT,
     hypotheses="SGD on the noisy quadratic, 0 < αa_i < 2 (the paper's proof assumes αa_i < 1)",
@@ -196,7 +196,7 @@ def eq_4(context: Context) -> Outcome:
 @claim(
     id="eq-20",
     place="Proof of Theorem 3.2, eq. (20), p. 3617",
-    title="The expected squared length of a step",
+    title="Eq. (20) is the limit of E‖s_t‖^2",
     statement="N^* = lim E‖s_t‖^2 = 2α^2 Σ a_i^2v_i/(2 − αa_i).",
     kind=Kind.LIMIT,
     hypotheses="SGD on the noisy quadratic, 0 < αa_i < 2",
@@ -210,7 +210,7 @@ def eq_20(context: Context) -> Outcome:
 @claim(
     id="eq-5",
     place="Theorem 3.2, eq. (5), p. 3606",
-    title="The expected cosine is about a ratio of expectations",
+    title="The expected cosine is a ratio of expectations",
     statement="C^* = lim E cos∠(s_t, s_{t+1}) ≈ I^*/N^*.",
     kind=Kind.LIMIT,
     hypotheses="SGD on the noisy quadratic, 0 < αa_i < 2",
@@ -309,7 +309,7 @@ def eq_5(context: Context) -> Outcome:
 @claim(
     id="eq-6",
     place="Theorem 3.2, eq. (6), p. 3606",
-    title="A lower bound of the cosine",
+    title="The cosine stays above −α max a_i/2",
     statement="C^* ≥ −(α/2) max a_i.",
     kind=Kind.LOWER_BOUND,
     hypotheses="SGD on the noisy quadratic, 0 < αa_i < 2",
@@ -363,7 +363,7 @@ def eq_6(context: Context) -> Outcome:
 @claim(
     id="range-as-stated",
     place="Theorem 3.2, p. 3606",
-    title="The range [90°, 120°], without a hypothesis on αa_i",
+    title="The angle saturates in [90°, 120°] at every stable rate",
     statement=(
         "C^* ∈ [−½, 0], and thus the angle's limit lies in [90°, 120°], for every convergent run."
     ),
@@ -421,7 +421,7 @@ def range_as_stated(context: Context) -> Outcome:
 @claim(
     id="range-in-expectation",
     place="Theorem 3.2, p. 3606",
-    title="The range [90°, 120°], in expectation",
+    title="The expected angle saturates in [90°, 120°]",
     statement="The expected angle between successive steps saturates between 90° and 120°.",
     kind=Kind.TIGHT,
     hypotheses="SGD on the noisy quadratic, window 1, 0 < αa_i ≤ 1 (added)",
@@ -464,7 +464,7 @@ def range_in_expectation(context: Context) -> Outcome:
         "With αa_i ≤ 1 the expected angle lies in [90°, 120°], and both ends are attained in the "
         "limit. The four rates of Figure 1 saturate at "
         + ", ".join(f"{level:.2f}°" for level in levels.values())
-        + ".",
+        + "; the first has αa_max = 1.2, outside of the hypothesis, and yet stays inside.",
         cases=count,
         correction=(
             "arccos(−αa_min/2) ≤ lim E∠ ≤ arccos(−αa_max/2) for 0 < αa_i < 2; so it lies in "
@@ -476,7 +476,7 @@ def range_in_expectation(context: Context) -> Outcome:
 @claim(
     id="range-pathwise",
     place="Theorem 3.2, p. 3606; eq. (21), p. 3617",
-    title="The range [90°, 120°], path by path",
+    title="On every path the angle converges into [90°, 120°]",
     statement=(
         "lim ∠(s_t, s_{t+1}) ∈ [90°, 120°] and ‖s_t‖ converges, as statements about the angle and "
         "the step themselves."

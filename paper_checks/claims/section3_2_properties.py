@@ -60,7 +60,7 @@ def p1_saturation(context: Context) -> Outcome:
         level = np.degrees(np.arccos(saturation.cosine_ratio(problem, rate)))
         half = int(np.argmax(angle > (angle[0] + level) / 2))
         near = int(np.argmax(np.abs(angle - level) < 1.0))
-        evidence.number(f"α = {rate}: level (degrees)", float(level))
+        evidence.number(f"α = {rate}: level, ratio angle (degrees)", float(level))
         evidence.number(f"α = {rate}: halfway at iteration", half)
         evidence.number(f"α = {rate}: within 1° from iteration", near)
         evidence.require(
@@ -92,7 +92,7 @@ def p1_saturation(context: Context) -> Outcome:
     left.set(
         xlabel="iteration t",
         ylabel="angle (degrees)",
-        title="exact expected angle",
+        title="angle of the exact expectations",
         xlim=(-50, 2000),
     )
     left.legend()
@@ -101,7 +101,7 @@ def p1_saturation(context: Context) -> Outcome:
     )
     evidence.figure(
         "Fast rise, soft saturation",
-        "Angle of the exact expectations on the paper's instance (x_0 = 2 in each coordinate). "
+        "arccos E⟨s, s'⟩/√(E‖s‖² E‖s'‖²) on the paper's instance (x_0 = 2 in each coordinate). "
         "Right: on a logarithmic axis the approach is a mixture of exponentials.",
         figure,
     )
@@ -403,7 +403,7 @@ def p2_iii(context: Context) -> Outcome:
 @claim(
     id="p2-iv",
     place="Property P2 iv), p. 3605",
-    title="In the limit of small rates, 90°",
+    title="In the limit of small rates the level is 90°",
     statement="When the rate is low enough to converge to the optimum, the level is 90°.",
     kind=Kind.LIMIT,
     hypotheses="SGD on the noisy quadratic, window 1, α → 0",
@@ -444,7 +444,7 @@ def p2_iv(context: Context) -> Outcome:
 @claim(
     id="figure-1",
     place="Figure 1, p. 3606",
-    title="Figure 1: loss and angle at fixed rates",
+    title="Figure 1 shows the loss and the angle of the model as stated",
     statement=(
         "On the paper's instance the loss settles near 15, 5, 1.5 and the angle near 118°, 103°, "
         "94°, 90° for α = 0.06, 0.03, 0.01, 0.001."
@@ -540,7 +540,7 @@ def figure_1(context: Context) -> Outcome:
 @claim(
     id="figure-2",
     place="Section 3 and Figure 2, p. 3606–3607",
-    title="Figure 2: the rule of Section 3 “converges to the optimum”",
+    title="The rule of Section 3 (Figure 2) converges to the optimum",
     statement=(
         "Halving the rate when the averaged angle changes by less than 0.01°, from 0.06 down to "
         "0.001, converges to the optimum."

@@ -147,7 +147,7 @@ def figure_3_levels(context: Context) -> Outcome:
         "What sets the level on this network is how mini-batches are drawn, not convexity: with "
         f"independent draws it falls with α, to {low:.1f}° at α = 0.1; with shuffled epochs the "
         "noise of an epoch nearly cancels, the epoch means are nearly independent, and the level "
-        "lies around 115° with the order broken.",
+        "lies around 115° with the order broken. What is missing is a hypothesis.",
         cases=2 * len(seeds) * len(RATES),
         correction=(
             "Ordered by the rate when mini-batches are drawn independently; the range is then the "

@@ -74,7 +74,7 @@ def nqm_angles(context: Context, learning_rate: float, count: int, name: str) ->
 @claim(
     id="alg1-positions",
     place="Algorithm 1, p. 3607, against Definition 3.3, p. 3606",
-    title="ω_i = ∠(y_i, y_{i−1}) is an angle between positions",
+    title="ω_i = ∠(y_i, y_{i−1}) is the angular velocity of Definition 3.3",
     statement="Algorithm 1 measures ω_i = ∠(y_i, y_{i−1}) between successive window means of the "
     "parameters, which is the batch angular velocity of Definition 3.3.",
     kind=Kind.DEFINITION,
@@ -188,7 +188,7 @@ def alg1_positions(context: Context) -> Outcome:
 @claim(
     id="alg1-smoothing",
     place="Section 4, display of the Gaussian filter, p. 3607",
-    title="The Gaussian filter as printed does not smooth",
+    title="The Gaussian filter smooths the angular velocity",
     statement="y_t = Σ_i x_t K(x_t, x_{t+i}; σ)/Z(t) with K(x*, x; σ) = exp((x* − x)^2/2σ^2) is a "
     "Gaussian-smoothed angular velocity.",
     kind=Kind.IDENTITY,
@@ -311,7 +311,7 @@ def alg1_smoothing(context: Context) -> Outcome:
 @claim(
     id="alg1-sigma",
     place="Section 4 and Algorithm 1, σ = min(std(B), m/2), p. 3607",
-    title="σ compares degrees with a number of windows",
+    title="min(std(B), m/2) is the width of the smoothing",
     statement="σ = min(std(B), m/2), with the angles of the buffer in degrees, is the width of the "
     "smoothing: it adapts to the angles, and the bound m/2 keeps it from being too aggressive.",
     kind=Kind.DEFINITION,
@@ -435,7 +435,7 @@ class FirstReference(GaussianSaturation):
 @claim(
     id="alg1-undefined",
     place="Algorithm 1, p. 3607, and Section 4, p. 3608",
-    title="C_{i−1} after a reset, y_{−1}, ≥ 10 or > 10",
+    title="Algorithm 1 defines when the rate drops",
     statement="Algorithm 1 defines when the learning rate drops.",
     kind=Kind.DEFINITION,
     hypotheses="with the angle, the smoothing and σ as corrected above",

@@ -87,7 +87,7 @@ def measured_chance(rise: float, std: float, count: int, rng: np.random.Generato
 @claim(
     id="alg1-one-sided",
     place="Section 4 and Algorithm 1, C_i − C_{i−1} < 0.1, p. 3607",
-    title="The test fires on every fall",
+    title="The rate drops when the angle changes by less than 0.1°",
     statement="The learning rate drops each time the smoothed angular velocity changes by less "
     "than the threshold, by the test C_i − C_{i−1} < 0.1.",
     kind=Kind.EMPIRICAL,
@@ -188,7 +188,7 @@ def alg1_one_sided(context: Context) -> Outcome:
 @claim(
     id="alg1-senses-saturation",
     place="Abstract, p. 3604; Section 4, p. 3607",
-    title="Does the rule sense saturation?",
+    title="The rule senses saturation",
     statement="AutoDrop drops the learning rate when the angular velocity saturates.",
     kind=Kind.EMPIRICAL,
     hypotheses="Algorithm 1 as corrected, with its defaults m = 10, threshold 0.1°, ρ = 0.95; the "
@@ -363,7 +363,7 @@ def most_drops(iterations: int, window: int = 1, buffer: int = 10) -> int:
 @claim(
     id="alg1-drop-count",
     place="Section 4.1, p. 3608",
-    title="How often the rule can drop",
+    title="Drops are at most proportional to the number of windows",
     statement="α_t = α_0 ρ^{O(t/k)}: the number of drops is at most proportional to the number of "
     "windows.",
     kind=Kind.UPPER_BOUND,

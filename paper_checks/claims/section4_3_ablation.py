@@ -94,7 +94,7 @@ def relative(error: str, default: str) -> Fraction:
 @claim(
     id="ablation-size",
     place="Section 4.1, p. 3608; Section 10.2, p. 3617",
-    title="How much the error depends on ρ and m",
+    title="In a wide range of ρ and m the error changes by 2.5 % – 4 %",
     statement="In a wide range of ρ and m (all but the extremes ρ = 0.99 and m = 50) the changes "
     "of the performance are of the order 2.5 % – 4 %.",
     kind=Kind.UPPER_BOUND,

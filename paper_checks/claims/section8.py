@@ -81,7 +81,7 @@ def rate_difference(
 @claim(
     id="sec8-derivative",
     place="Section 8, p. 3615",
-    title="The derivative of the loss with respect to the learning rate",
+    title="∂L/∂α is minus the product of consecutive gradients",
     statement="∂L(θ_t)/∂α = −⟨∇L(θ_t), ∇L(θ_{t−1})⟩.",
     kind=Kind.IDENTITY,
     hypotheses="θ_t = θ_{t−1} − α∇L(θ_{t−1}), plain gradient descent; θ_{t−1} held fixed; with "
@@ -230,7 +230,7 @@ def simulated_gradient_products(
 @claim(
     id="sec8-sign",
     place="Section 8, p. 3615",
-    title="The sign of the product of consecutive gradients",
+    title="At convergence the product of consecutive gradients is negative",
     statement="When it has converged, the dot product of consecutive gradients is always below 0, "
     "so that the learning rate can only decrease.",
     kind=Kind.IDENTITY,
@@ -394,7 +394,7 @@ def blind_problem() -> NoisyQuadratic:
 @claim(
     id="sec8-loss-stops",
     place="Section 8, p. 3615; also P1, p. 3605",
-    title="Does the loss stop falling when the angle has saturated?",
+    title="The loss stops falling when the angle has saturated",
     statement="Under the current learning rate the loss will no longer decrease when the expected "
     "dot product of consecutive gradients, or the angular velocity, has converged.",
     kind=Kind.LIMIT,
@@ -554,7 +554,7 @@ def stationary_spread(problem: NoisyQuadratic, α: float) -> dict[str, tuple[flo
 @claim(
     id="sec8-less-oscillation",
     place="Section 8, p. 3615",
-    title="Does the angle oscillate less than the loss and the dot product?",
+    title="The angle oscillates less than the loss and the dot product",
     statement="The angular velocity is easier to track than the dot product of consecutive "
     "gradients or the training loss: it oscillates much less when it has converged and is bounded "
     "in [0°, 180°], so that the threshold of saturation becomes easy to determine.",

@@ -13,9 +13,11 @@ import jinja2
 from paper_checks.outcome import Verdict
 from paper_checks.report import markup
 
-__all__ = ["PAGE", "render"]
+__all__ = ["FOLDER", "PAGE", "PARTIAL", "render"]
 
 PAGE = "index.html"
+FOLDER = "report"  # where the report on all claims goes by default
+PARTIAL = "report-only"  # and a report on some of them
 _VERDICTS = {
     Verdict.HOLDS: (
         "✓",
@@ -81,6 +83,8 @@ def render(results: Mapping[str, Any], out: Path) -> Path:
         },
         errors=sum(entry["status"] == "error" for entry in entries),
         unexpected=[entry for entry in entries if not entry["matched"]],
+        folder=FOLDER,
+        partial=PARTIAL,
         seconds=sum(entry["seconds"] for entry in entries),
         svg=svg,
         pictures=[

@@ -6,17 +6,28 @@ import re
 
 from markupsafe import Markup, escape
 
-# x_t, a_{i+1}, α_max after a letter, a closing bracket or a star; ^2, ^{-1/2}, ^−2 likewise.
+# x_t, a_{i+1}, α_max after a letter, a closing bracket or a star.
 _LOWER = re.compile(
     r"(?<=[^\W\d_]|[)⟩\]*])_(?:\{([^{}]+)\}|(min|max|[^\W_]|\*)(?![A-Za-z0-9Α-ω_]))"
 )
-_UPPER = re.compile(r"(?<=[\w)⟩\]*>])\^(?:\{([^{}]+)\}|([−-]?\d+|[^\W\d_]|\*)(?!\w))")
+# A product whose letters share an index, a_iv_i, or whose last one has a power, a_iv^2: a letter
+# without either would be a snake_case word.
+_PRODUCT = re.compile(
+    r"(?<![A-Za-z_])[^\W\d_]_([ijt])"
+    r"(?:(?:[^\W\d_]_\1)+(?![A-Za-z0-9Α-ω_])|(?:[^\W\d_]_\1)*(?=[^\W\d_]\^))"
+)
+# ^2, also before a letter (α^2A), ^0.5, ^−2, ^{-1/2}, ^*, ^n, ^slope.
+_UPPER = re.compile(
+    r"(?<=[\w)⟩\]*>‖|])\^"
+    r"(?:\{([^{}]+)\}|([−-]?\d+(?:\.\d+)?|(?:[^\W\d_]|[a-z]{3,}|\*)(?!\w)))"
+)
 
 
 def math(text: str) -> Markup:
     """Return the text as HTML: x_t, x_{t+1}, ^2, ^{−1/2} as sub- and superscripts, `code` as code.
 
-    Everything is escaped first; blank lines become paragraph breaks.
+    In a product a_iv_i the index of each letter is set. Everything is escaped first; blank lines
+    become paragraph breaks.
     """
     parts = re.split(r"`([^`]*)`", text)
     html = []
@@ -25,6 +36,7 @@ def math(text: str) -> Markup:
         if i % 2:
             html.append(f"<code>{safe}</code>")
             continue
+        safe = _PRODUCT.sub(lambda m: m[0].replace(f"_{m[1]}", f"<sub>{m[1]}</sub>"), safe)
         safe = _LOWER.sub(lambda m: f"<sub>{m[1] or m[2]}</sub>", safe)
         safe = _UPPER.sub(lambda m: f"<sup>{m[1] or m[2]}</sup>", safe)
         html.append(re.sub(r"\n\s*\n", "<br><br>", safe))

@@ -146,6 +146,32 @@ class TestExact:
     def test_compares_without_tolerance(self, got: object, want: object, ok: bool) -> None:
         assert Evidence().exact("a", got, want) is ok
 
+    def test_long_values_are_shortened_in_the_middle(self) -> None:
+        evidence = two_routes()
+        evidence.exact("a", tuple(range(500)), tuple(range(500)))
+        (fact,) = finish(evidence).facts
+        assert fact.detail.startswith("(0, 1, 2, ")
+        assert fact.detail.endswith("498, 499)")
+        assert " … " in fact.detail
+        assert len(fact.detail) <= 160
+
+    @pytest.mark.parametrize("at", [0, 250, 499])
+    def test_long_values_that_differ_show_where(self, at: int) -> None:
+        changed = list(range(500))
+        changed[at] = -77
+        evidence = two_routes()
+        evidence.exact("a", list(range(500)), changed)
+        (fact,) = finish(evidence).facts
+        got, want = fact.detail.split(" is not ")
+        assert f"{at}" in got
+        assert "-77" in want
+        assert len(fact.detail) <= 160
+
+    def test_what_fits_is_left_whole(self) -> None:
+        evidence = two_routes()
+        evidence.exact("a", "x" * 76, "x" * 76)
+        assert finish(evidence).facts[0].detail == f"{'x' * 76} = {'x' * 76}"
+
 
 class TestRequire:
     def test_records_a_condition(self) -> None:

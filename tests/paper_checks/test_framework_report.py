@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 from html.parser import HTMLParser
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from paper_checks import report, runner, style
-from paper_checks.claim import Claim, Context, Evidence, Kind, Outcome, Verdict
+from paper_checks.claim import Claim, Context, Evidence, Kind, Outcome, Verdict, registry
 from paper_checks.report import markup
 
 HOSTILE = "<script>alert('x')</script> & \"quotes\" <img src=http://example.org/x.png>"
@@ -80,6 +81,11 @@ def check(verdict: Verdict, text: str, slack: float = 1.0) -> Any:
 
 def make(id: str, run: Any, expected: Verdict, section: str, text: str) -> Claim:
     return Claim(id, text, text, text, Kind.TIGHT, text, expected, run, section)
+
+
+def raw(html: str) -> list[str]:
+    """The powers and indices that were left as typed, outside code."""
+    return re.findall(r"\^|[^\W\d_]_[^\W\d_]", re.sub(r"<code>.*?</code>", "", html))
 
 
 def crash(context: Context) -> Outcome:
@@ -152,8 +158,34 @@ class TestPage:
         assert "1 holds as corrected" in text
         assert "2 undecided here" in text
         assert "assert x < 2" in text
-        assert "Executed in this run as it stands; its assertions held." in text
+        assert "Executed as it stands; its assertions held." in text
         assert "How to read the verdicts" in text
+
+    def test_what_a_card_shows_and_what_it_folds(self, tmp_path: Path) -> None:
+        claim = Claim(
+            "a", "p. 1", "Title", "Statement.", Kind.TIGHT, "0 < α < 2", Verdict.REFUTED,
+            check(Verdict.REFUTED, "x"), "Section 1",
+        )  # fmt: skip
+        results, _ = runner.run([claim], Context(), tmp_path)
+        text = report.render(results, tmp_path).read_text(encoding="utf-8")
+        folded = re.findall(r"<details.*?</details>", text, re.DOTALL)
+        shown = "".join(Page(re.sub(r"<details.*?</details>", "", text, flags=re.DOTALL)).text)
+        assert "Under: 0 < α < 2" in shown
+        counterexample, evidence = ("".join(Page(part).text) for part in folded)
+        assert "Counterexample (ran while this page was made)" in counterexample
+        assert "x = 1\nassert x < 2" in counterexample
+        assert "assert" not in shown + evidence
+
+    def test_a_counterexample_that_failed_is_open(self, tmp_path: Path) -> None:
+        def run(context: Context) -> Outcome:
+            outcome: Outcome = check(Verdict.REFUTED, "x")(context)
+            return dataclasses.replace(outcome, counterexample="assert 1 > 2")
+
+        claims = [make("a", run, Verdict.REFUTED, "Section 1", "x")]
+        results, _ = runner.run(claims, Context(), tmp_path)
+        page = Page(report.render(results, tmp_path).read_text(encoding="utf-8"))
+        assert "Counterexample (ran while this page was made; it failed)" in "".join(page.text)
+        assert [attrs for tag, attrs in page.elements if tag == "details" and "open" in attrs]
 
     def test_a_green_page_raises_no_alarm(self, tmp_path: Path) -> None:
         claims = [make("a", check(Verdict.HOLDS, "x"), Verdict.HOLDS, "Section 1", "x")]
@@ -168,7 +200,16 @@ class TestMath:
         ("text", "html"),
         [
             ("s_t and x_{t+1}", "s<sub>t</sub> and x<sub>t+1</sub>"),
-            ("α^3 Σ a_i^2v", "α<sup>3</sup> Σ a<sub>i</sub>^2v"),
+            ("α^3 Σ a_i^2v", "α<sup>3</sup> Σ a<sub>i</sub><sup>2</sup>v"),
+            ("α^2A^2Σ.", "α<sup>2</sup>A<sup>2</sup>Σ."),
+            ("E‖s_t‖^2 = x^2.", "E‖s<sub>t</sub>‖<sup>2</sup> = x<sup>2</sup>."),
+            ("½Σa_iv_i", "½Σa<sub>i</sub>v<sub>i</sub>"),
+            ("αa_iv_ix_i^2", "αa<sub>i</sub>v<sub>i</sub>x<sub>i</sub><sup>2</sup>"),
+            ("a_iv^2/n^0.5", "a<sub>i</sub>v<sup>2</sup>/n<sup>0.5</sup>"),
+            ("a_i^3v_i, n^slope", "a<sub>i</sub><sup>3</sup>v<sub>i</sub>, n<sup>slope</sup>"),
+            ("E_g[G]", "E<sub>g</sub>[G]"),
+            ("`a_iv_i^2`", "<code>a_iv_i^2</code>"),
+            ("min_lr, step_size, a_is, x_in", "min_lr, step_size, a_is, x_in"),
             ("a_i^2 < a_max", "a<sub>i</sub><sup>2</sup> &lt; a<sub>max</sub>"),
             ("10^{−4}, T^−2", "10<sup>−4</sup>, T<sup>−2</sup>"),
             ("(1−αa)^2", "(1−αa)<sup>2</sup>"),
@@ -180,6 +221,14 @@ class TestMath:
     )
     def test_sets_formulas_and_escapes_the_rest(self, text: str, html: str) -> None:
         assert markup.math(text) == html
+
+    @pytest.mark.parametrize("claim", registry(), ids=lambda claim: claim.id)
+    def test_leaves_nothing_raw_in_the_claims(self, claim: Claim) -> None:
+        for text in (claim.title, claim.statement, claim.hypotheses, claim.place):
+            assert not raw(str(markup.math(text)))
+
+    def test_raw_finds_what_is_not_set(self) -> None:
+        assert raw("α^2A, a_iv, <code>x_t^2</code>, a<sub>i</sub>") == ["^", "a_i"]
 
 
 @pytest.mark.parametrize(

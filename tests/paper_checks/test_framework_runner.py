@@ -364,6 +364,23 @@ class TestCommandLine:
         assert audit(tmp_path, *self.CLAIMS, options=("--only", "eq-4", "window-law")) == RED
         assert [entry["id"] for entry in read(tmp_path)["claims"]] == ["eq-4", "window-law"]
 
+    def test_only_leaves_the_report_on_all_claims(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert main([], self.CLAIMS) == RED
+        full = (tmp_path / "report" / "index.html").read_bytes()
+        assert main(["--only", "eq-4"], self.CLAIMS) == OK
+        assert (tmp_path / "report" / "index.html").read_bytes() == full
+        assert [entry["id"] for entry in read(tmp_path / "report-only")["claims"]] == ["eq-4"]
+        assert "<code>report-only/</code>" in full.decode()
+        assert main(["--only", "eq-4", "--out", "report"], self.CLAIMS) == OK
+        assert [entry["id"] for entry in read(tmp_path / "report")["claims"]] == ["eq-4"]
+        capsys.readouterr()
+        with pytest.raises(SystemExit):
+            main(["--help"], self.CLAIMS)
+        assert "report-only" in capsys.readouterr().out.replace("report-\n", "report-")
+
     def test_unknown_ids_name_their_neighbours(self, capsys: pytest.CaptureFixture[str]) -> None:
         error = self.usage(capsys, "--only", "eq-4", "windowlaw")
         assert "no claim has the id 'windowlaw'; did you mean window-law?" in error
