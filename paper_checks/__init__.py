@@ -8,3 +8,15 @@ of the paper.
 Source: Wang, Teng, Choromanska, *AutoDrop: Training Deep Learning Models with Automatic Learning
 Rate Drop*, UAI 2024, PMLR 244:3603–3629.
 """
+
+from importlib.util import find_spec
+
+_missing = [
+    name
+    for name in ("jinja2", "matplotlib", "rich", "scipy", "sklearn", "sympy")
+    if find_spec(name) is None
+]
+if _missing:
+    raise ModuleNotFoundError(
+        f"paper_checks needs {', '.join(_missing)}: install it with pip install 'autodrop[checks]'"
+    )
