@@ -121,7 +121,7 @@ def test_two_modes_on_the_sphere(C):
 
 def mean_direction(variance, mean):
     """E x/‖x‖ for x ~ N(mean, diag(variance)) in the plane: quadrature over x itself, polar."""
-    far = np.abs(mean).max() + 9 * math.sqrt(max(variance))
+    far = np.linalg.norm(mean) + 9 * math.sqrt(max(variance))
     x, w = np.polynomial.legendre.leggauss(120)
     r, wr = far / 2 * (x + 1), far / 2 * w
     θ = 2 * np.pi / 240 * np.arange(240)
