@@ -252,7 +252,7 @@ def beta_angle(C, counts):
         ρ = (c1 * t + c2 * (1 - t)) / (w1 * t + w2 * (1 - t))
         return density * math.acos(max(-1.0, min(1.0, ρ)))
 
-    value, _ = scipy.integrate.quad(integrand, 0, math.pi / 2, epsabs=1e-12, limit=400)
+    value, _ = scipy.integrate.quad(integrand, 0, math.pi / 2, epsabs=1e-13, epsrel=1e-13, limit=400)
     return value / math.exp(math.lgamma(p) + math.lgamma(q) - math.lgamma(p + q))
 
 
