@@ -154,8 +154,10 @@ def test_one_mode_with_means_is_a_quadrant_probability(correlation, μu, μv):
         σ = math.sqrt(1 - correlation**2)
         return scipy.stats.norm.pdf(v - μv) * math.erf(m / (σ * math.sqrt(2)))
 
-    exact = scipy.integrate.quad(inside, 0, μv + 12 if μv > -10 else 1, epsabs=1e-11, limit=200)[0]
-    exact -= scipy.integrate.quad(inside, μv - 12, 0, epsabs=1e-11, limit=200)[0]
+    exact = scipy.integrate.quad(
+        inside, 0, μv + 12 if μv > -10 else 1, epsabs=1e-11, epsrel=1e-11, limit=200
+    )[0]
+    exact -= scipy.integrate.quad(inside, μv - 12, 0, epsabs=1e-11, epsrel=1e-11, limit=200)[0]
     assert angles.expected_cosine([C], [mean]).value == pytest.approx(exact, abs=1e-8)
 
 
@@ -252,7 +254,9 @@ def beta_angle(C, counts):
         ρ = (c1 * t + c2 * (1 - t)) / (w1 * t + w2 * (1 - t))
         return density * math.acos(max(-1.0, min(1.0, ρ)))
 
-    value, _ = scipy.integrate.quad(integrand, 0, math.pi / 2, epsabs=1e-13, epsrel=1e-13, limit=400)
+    value, _ = scipy.integrate.quad(
+        integrand, 0, math.pi / 2, epsabs=1e-13, epsrel=1e-13, limit=400
+    )
     return value / math.exp(math.lgamma(p) + math.lgamma(q) - math.lgamma(p + q))
 
 
@@ -280,7 +284,7 @@ def test_two_modes_by_arctan():
         λ = c - math.cos(φ) * w
         return 2 / math.pi * math.atan(math.sqrt(max(-λ[0], 0) / max(λ[1], 1e-300)))
 
-    integral, _ = scipy.integrate.quad(below, low, high, epsabs=1e-12, limit=400)
+    integral, _ = scipy.integrate.quad(below, low, high, epsabs=1e-12, epsrel=1e-12, limit=400)
     assert angles.expected_angle(C).value == pytest.approx(low + integral, abs=TOLERANCE + 1e-9)
 
 
