@@ -247,7 +247,7 @@ def alg1_smoothing(context: Context) -> Outcome:
         evidence.at_most(f"standard deviation after smoothing over {smoothing}", spread, 0.95)
         evidence.number(f"std of C over std of ω, smoothing over {smoothing}", spread)
 
-    angles = nqm_angles(context, 0.06, 400, "alg1-smoothing/nqm")
+    angles = nqm_angles(context, 0.06, 4000, "alg1-smoothing/nqm")
     degrees = np.degrees(angles)
     raw = [d.at for d in algorithm1.drops(degrees, lambda B: B[-1])]
     records = {
