@@ -1,17 +1,32 @@
 """The theory of AutoDrop: exact laws of the angular velocity on problems with known constants."""
 
-from theory import angles, closed_loop, moments, saturation, simulate
-from theory.methods import UnifiedMomentum
+from theory import (
+    angles,
+    bounds,
+    certificates,
+    closed_loop,
+    designs,
+    moments,
+    multipliers,
+    saturation,
+    simulate,
+)
+from theory.methods import TorchMomentum, UnifiedMomentum
 from theory.problems import NoisyQuadratic
 from theory.schedules import StepwiseSchedule
 
 __all__ = [
     "NoisyQuadratic",
     "StepwiseSchedule",
+    "TorchMomentum",
     "UnifiedMomentum",
     "angles",
+    "bounds",
+    "certificates",
     "closed_loop",
+    "designs",
     "moments",
+    "multipliers",
     "saturation",
     "simulate",
 ]

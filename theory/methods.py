@@ -1,4 +1,4 @@
-"""Unified Momentum: SGD, heavy ball and Nesterov in one recursion."""
+"""Unified Momentum (SGD, heavy ball and Nesterov in one recursion), and torch's momentum."""
 
 from __future__ import annotations
 
@@ -7,7 +7,25 @@ from fractions import Fraction
 from numbers import Real
 from typing import Any
 
-__all__ = ["UnifiedMomentum"]
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["TorchMomentum", "UnifiedMomentum"]
+
+
+def _check_range(momentum: Any, **others: Any) -> None:
+    for name, value in {"momentum": momentum, **others}.items():
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f"{name} must be a real number, got {value!r}")
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum must satisfy 0 <= momentum < 1, got {momentum}")
+
+
+def _rows(rates: Any) -> tuple[list[Any], NDArray[Any]]:
+    """The rates as a list, and a (T, T) matrix of zeros that keeps exact and symbolic entries."""
+    listed = list(np.asarray(rates).tolist()) if hasattr(rates, "__array__") else list(rates)
+    inexact = all(isinstance(rate, float | int) for rate in listed)
+    return listed, np.zeros((len(listed),) * 2, dtype=float if inexact else object)
 
 
 @dataclass(frozen=True)
@@ -43,11 +61,7 @@ class UnifiedMomentum:
     s: float | Fraction = 0
 
     def __post_init__(self) -> None:
-        for name, value in (("momentum", self.momentum), ("s", self.s)):
-            if not isinstance(value, Real):
-                raise TypeError(f"{name} must be a real number, got {value!r}")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must satisfy 0 <= momentum < 1, got {self.momentum}")
+        _check_range(self.momentum, s=self.s)
         if not 0 <= self.s < float("inf"):
             raise ValueError(f"s must be finite and >= 0, got {self.s}")
 
@@ -81,3 +95,58 @@ class UnifiedMomentum:
         """
         β, s = self.momentum, self.s
         return 2 * (1 + β) / (1 + 2 * β * s)
+
+    def step_matrix(self, rates: Any) -> NDArray[Any]:
+        """H, shape (T, T), lower triangular, with x_{t+1} = x_0 − Σ_{i≤t} H[t, i] G_i.
+
+        From eq. (9) itself, one unit gradient at a time.  `rates` holds α_0 … α_{T−1}; exact and
+        symbolic rates give exact and symbolic entries.
+        """
+        β, s = self.momentum, self.s
+        α, H = _rows(rates)
+        for i in range(len(α)):
+            x, ys = -α[i] * (1 + β * s), -s * α[i]  # G_i = 1, all others 0, x_i = yˢ_i = 0
+            H[i, i] = -x
+            for t in range(i + 1, len(α)):
+                x, ys = x + β * (x - ys), x
+                H[t, i] = -x
+        return H
+
+
+@dataclass(frozen=True)
+class TorchMomentum:
+    """m_{t+1} = β m_t + G_t,  x_{t+1} = x_t − α_t m_{t+1}  (nesterov: − α_t (G_t + β m_{t+1})).
+
+    `torch.optim.SGD(momentum=β, nesterov=…)` without dampening.  At a constant rate it is Unified
+    Momentum with s = 0 or s = 1.  After a drop it is not: here the buffer m holds gradients, and
+    the whole of it is multiplied by the *new* rate; in Unified Momentum the last step itself is
+    carried on, at the old rate.
+
+    Parameters
+    ----------
+    momentum : β, 0 ≤ β < 1.
+    nesterov : whether the step looks ahead.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If β is out of range or not a number.
+    """
+
+    momentum: float | Fraction = 0
+    nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        _check_range(self.momentum)
+
+    def step_matrix(self, rates: Any) -> NDArray[Any]:
+        """H, shape (T, T), with x_{t+1} = x_0 − Σ_{i≤t} H[t, i] G_i, as for `UnifiedMomentum`."""
+        β = self.momentum
+        α, H = _rows(rates)
+        for i in range(len(α)):
+            x, m = 0 * α[i], 1 + 0 * β
+            for t in range(i, len(α)):
+                ahead = (t == i) + β * m if self.nesterov else m
+                x, m = x + α[t] * ahead, β * m
+                H[t, i] = x
+        return H

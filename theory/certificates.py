@@ -1,0 +1,198 @@
+"""What can be guaranteed for a realised schedule: every theorem, its hypotheses and its bound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from theory import bounds, multipliers
+from theory.constants import constants
+from theory.methods import TorchMomentum, UnifiedMomentum
+from theory.potential import rate_list
+from theory.schedules import StepwiseSchedule
+
+__all__ = ["Certificate", "Guarantee", "certify"]
+
+
+@dataclass(frozen=True)
+class Guarantee:
+    """One theorem on one schedule.
+
+    Attributes
+    ----------
+    theorem : its name.
+    about : "best iterate" (min_t F_t), "average" (Σα_tF_t/Σα_t) or "last iterate".
+    value : the bound; None if the theorem does not apply.
+    reason : which hypothesis fails and where; empty if the theorem applies.
+    """
+
+    theorem: str
+    about: str
+    value: float | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """All guarantees for a schedule; `str()` gives a page of text.
+
+    Attributes
+    ----------
+    schedule : its stages.
+    method : the method that ran.
+    distance, gap, subgradient, noise : R, F_0, G, δ as used.
+    kappa_1, kappa_2 : min_i k_iα̂_i and max_i (i+1)k_iα̂_iα̂_{i−1}, see `bounds.stages`.
+    increases : the iterations t with α_t > α_{t−1}.
+    guarantees : one for each theorem, in a fixed order.
+    optimum : R√(G²+δ²)/√T, the least that any method can guarantee for its best iterate with T
+        stochastic subgradients if δ = 0; what this method guarantees at its best constant rate.
+    """
+
+    schedule: StepwiseSchedule
+    method: UnifiedMomentum | TorchMomentum
+    distance: float
+    gap: float
+    subgradient: float
+    noise: float
+    kappa_1: float
+    kappa_2: float
+    increases: tuple[int, ...]
+    guarantees: tuple[Guarantee, ...]
+    optimum: float
+
+    def best(self, about: str = "best iterate") -> Guarantee:
+        """The sharpest guarantee about the "best iterate", the "average" or the "last iterate".
+
+        One about the average or the last iterate also holds for the best one; it is not counted.
+        Raises ValueError if no theorem applies, or `about` is something else.
+        """
+        found = [g for g in self.guarantees if g.about == about and g.value is not None]
+        if not found:
+            raise ValueError(f"no theorem gives a guarantee about {about!r} for this schedule")
+        return min(found, key=lambda g: g.value if g.value is not None else float("inf"))
+
+    def __str__(self) -> str:
+        α, k = self.schedule.rates, self.schedule.lengths
+        shown = [f"{float(a):.4g} × {length}" for a, length in zip(α, k, strict=True)]
+        if len(shown) > 8:
+            shown = [*shown[:5], "…", *shown[-2:]]
+        monotone = "the rate never increases"
+        if self.increases:
+            monotone = f"the rate increases at t = {self.increases[0]}"
+            monotone += f" and {len(self.increases) - 1} more times" if self.increases[1:] else ""
+        lines = [
+            f"{self.method}",
+            f"T = {len(self.schedule)} updates in {len(k)} stages: {', '.join(shown)}",
+            (
+                f"R = {self.distance:.4g}, F_0 <= {self.gap:.4g}, G = {self.subgradient:.4g}, "
+                f"delta = {self.noise:.4g}; {monotone}"
+            ),
+            f"kappa_1 = {self.kappa_1:.4g}, kappa_2 = {self.kappa_2:.4g}",
+            "",
+        ]
+        width = max(len(g.theorem) for g in self.guarantees)
+        for about in ("best iterate", "average", "last iterate"):
+            lines.append(f"E f - f* of the {about}:")
+            for g in self.guarantees:
+                if g.about == about:
+                    value = "does not apply" if g.value is None else f"<= {g.value:.6g}"
+                    reason = f": {g.reason}" if g.reason else ""
+                    lines.append(f"  {g.theorem:<{width}}  {value}{reason}")
+        lines.append(
+            f"For comparison, the best constant rate would guarantee {self.optimum:.6g} "
+            "for the best iterate."
+        )
+        return "\n".join(lines)
+
+
+def certify(
+    rates: Any,
+    method: UnifiedMomentum | TorchMomentum | None = None,
+    *,
+    distance: float = 1.0,
+    subgradient: float = 1.0,
+    gap: float | None = None,
+    noise: float = 0.0,
+    previous_rate: float | None = None,
+) -> Certificate:
+    """The guarantees for E f(x_t) − f* that hold along the learning rates α_0 … α_{T−1}.
+
+    `rates` may come from a real run, for example one entry per update of
+    `scheduler.get_last_lr()[0]`, or be a `StepwiseSchedule`.  f is assumed convex with ‖∂f‖ ≤ G;
+    `distance` = R, `subgradient` = G, `gap` = F_0 (default GR), `noise` = δ as in `theory.bounds`;
+    with the defaults rates are in units of R/G and bounds in units of GR.  `method` defaults to
+    SGD; `previous_rate` is the α̂_{−1} of Theorem 5.1.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is out of range.  A theorem that does not apply is no error: it is in the
+        result, with the hypothesis that fails.
+    """
+    method = UnifiedMomentum.sgd() if method is None else method
+    if not isinstance(method, UnifiedMomentum | TorchMomentum):
+        raise TypeError(f"method must be a UnifiedMomentum or a TorchMomentum, got {method!r}")
+    α = [float(rate) for rate in rate_list(rates)]
+    c = constants(distance, gap, subgradient, noise)
+    schedule = StepwiseSchedule.from_rates(α)
+    given: dict[str, Any] = {
+        "distance": float(c.R),
+        "gap": float(c.F0),
+        "subgradient": float(c.G),
+        "noise": float(c.δ),
+    }
+    um: Any = method  # what is about Unified Momentum only raises TypeError for another method
+    listed: list[tuple[str, str, Callable[[], Any]]] = [
+        (
+            "(31) as printed",
+            "best iterate",
+            lambda: bounds.printed_31(α, um, previous_rate=previous_rate, **given),
+        ),
+        (
+            "Theorem 5.1, corrected",
+            "best iterate",
+            lambda: bounds.theorem_5_1(
+                α, um, previous_rate=previous_rate, form="corrected", **given
+            ),
+        ),
+        (
+            "Theorem 5.1 from Theorem A",
+            "best iterate",
+            lambda: bounds.theorem_5_1(α, um, previous_rate=previous_rate, **given),
+        ),
+        (
+            "Theorem 5.2 from Theorem A",
+            "best iterate",
+            lambda: bounds.theorem_5_2(α, um, **given),
+        ),
+        ("Theorem A", "best iterate", lambda: bounds.unified(α, method, **given)),
+        ("Theorem B", "best iterate", lambda: bounds.theorem_b(α, method, **given)),
+        ("Theorem C", "best iterate", lambda: multipliers.best_iterate(α, method, **given)),
+        ("repaired (31)", "average", lambda: bounds.repaired(α, um, **given)),
+        ("Theorem A, averaged", "average", lambda: bounds.averaged(α, um, **given)),
+        ("Theorem C", "last iterate", lambda: multipliers.last_iterate(α, method, **given)),
+    ]
+    guarantees = []
+    for theorem, about, evaluate in listed:
+        try:
+            guarantees.append(Guarantee(theorem, about, float(evaluate())))
+        except TypeError:
+            guarantees.append(Guarantee(theorem, about, None, "it is about Unified Momentum"))
+        except ValueError as error:
+            guarantees.append(Guarantee(theorem, about, None, str(error)))
+    stages = bounds.stages(schedule, previous_rate)
+    return Certificate(
+        schedule,
+        method,
+        given["distance"],
+        given["gap"],
+        given["subgradient"],
+        given["noise"],
+        float(stages.kappa_1),
+        float(stages.kappa_2),
+        tuple(t for t, (before, after) in enumerate(pairwise(α), start=1) if after > before),
+        tuple(guarantees),
+        float(c.R) * float(c.second_moment) ** 0.5 / len(α) ** 0.5,
+    )
