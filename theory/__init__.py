@@ -10,6 +10,8 @@ from theory import (
     multipliers,
     saturation,
     simulate,
+    simulate_convex,
+    velocity_model,
 )
 from theory.methods import TorchMomentum, UnifiedMomentum
 from theory.problems import NoisyQuadratic
@@ -29,4 +31,6 @@ __all__ = [
     "multipliers",
     "saturation",
     "simulate",
+    "simulate_convex",
+    "velocity_model",
 ]
