@@ -1,8 +1,9 @@
 """Upper bounds on min_t E f(x_t) − f* for Unified Momentum under step-wise learning rates.
 
-Throughout: f convex, ‖∂f‖ ≤ G, E G_t = ∂f(x_t), E‖G_t − ∂f(x_t)‖² ≤ δ², F_t = E f(x_t) − f*,
-R ≥ ‖x_0 − x*‖, and x_0 … x_{T−1} are the iterates at which the T gradients are taken.  x* may be
-any point of comparison: then F_t is the gap to f there.  Arguments that all bounds share:
+Throughout: f convex, ‖∂f‖ ≤ G, and given the past E G_t = ∂f(x_t), E‖G_t − ∂f(x_t)‖² ≤ δ²;
+F_t = E f(x_t) − f*, R ≥ ‖x_0 − x*‖, and x_0 … x_{T−1} are the iterates at which the T gradients are
+taken.  In the bounds of min_t F_t any point of comparison may stand for x*, F_t being the gap to f
+there; `repaired` and `averaged` as bounds of an average need F_t ≥ 0.  Arguments that all share:
 
     rates : α_0 … α_{T−1}, a `StepwiseSchedule` or a sequence; each finite and > 0.
     method : `UnifiedMomentum` (where stated also `TorchMomentum`).
@@ -67,7 +68,7 @@ def printed_31(
     """[(1−β)R²/2 + β/(1−β) F_0 Σ_i α̂_i + (2sβ+1)(G²+δ²)/(2(1−β)) Σ_t α_t α_{t−1}] / Σ_t α_t.
 
     As the paper prints it; Σ_i runs over the stages.  True for non-increasing rates (it is weaker
-    than `repaired`), though a step of the paper's proof is false.  `previous_rate` is α_{−1},
+    than `repaired`), though a step of the paper's proof is false.  `previous_rate` is α_{−1} ≥ α_0,
     default α_0.
 
     Source: UAI 2024, eq. (31), p. 3622.
@@ -76,6 +77,8 @@ def printed_31(
     _non_increasing(α)
     c = constants(distance, gap, subgradient, noise)
     before = [α[0] if previous_rate is None else previous_rate, *α[:-1]]
+    if before[0] < α[0]:
+        raise ValueError(f"previous_rate must be >= rates[0] = {α[0]}, got {previous_rate}")
     drops = sum(StepwiseSchedule.from_rates(α).rates)
     cross = sum(a * b for a, b in zip(α, before, strict=True))
     numerator = (
