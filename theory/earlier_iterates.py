@@ -29,24 +29,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from theory.constants import constants
+from theory.methods import HasStepMatrix
 from theory.potential import rate_list
 from theory.worst_case import check_status, installed_solver, require, solving
 
 __all__ = ["EarlierIterates", "earlier_iterates"]
 
 Array = NDArray[np.float64]
-
-
-class HasStepMatrix(Protocol):
-    """A method given by x_{t+1} = x_0 − Σ_{i≤t} H[t, i] G_i."""
-
-    def step_matrix(self, rates: Any) -> NDArray[Any]: ...
 
 
 @dataclass(frozen=True, eq=False)

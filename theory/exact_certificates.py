@@ -31,7 +31,6 @@ from theory import checks
 from theory.exact_problem import (
     Exact,
     ExactProblem,
-    HasStepMatrix,
     InvalidProof,
     Matrix,
     dot,
@@ -40,7 +39,7 @@ from theory.exact_problem import (
     normalised,
     solve,
 )
-from theory.methods import UnifiedMomentum
+from theory.methods import HasStepMatrix, UnifiedMomentum
 from theory.worst_case import require
 
 __all__ = [

@@ -11,16 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from numbers import Rational
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from theory.methods import HasStepMatrix
 from theory.worst_case import require, solving
 
 __all__ = [
     "ExactProblem",
-    "HasStepMatrix",
     "InvalidProof",
     "dot",
     "exact",
@@ -37,12 +37,6 @@ Exact = Fraction | int
 
 class InvalidProof(ValueError):
     """A condition of a certificate or of a witness does not hold; the message says which."""
-
-
-class HasStepMatrix(Protocol):
-    """A method given by its step matrix, exact for exact rates."""
-
-    def step_matrix(self, rates: Any) -> NDArray[Any]: ...
 
 
 def exact(name: str, value: Any) -> Fraction:

@@ -24,7 +24,6 @@ from theory import checks
 from theory.exact_problem import (
     Exact,
     ExactProblem,
-    HasStepMatrix,
     InvalidProof,
     Matrix,
     dot,
@@ -33,6 +32,7 @@ from theory.exact_problem import (
     normalised,
     solve,
 )
+from theory.methods import HasStepMatrix
 from theory.worst_case import require
 
 __all__ = ["RationalWitness", "coordinate_witness", "witness"]

@@ -5,12 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from numbers import Real
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["TorchMomentum", "UnifiedMomentum"]
+__all__ = ["HasStepMatrix", "TorchMomentum", "UnifiedMomentum"]
+
+
+class HasStepMatrix(Protocol):
+    """A method whose iterates are x_{t+1} = x_0 − Σ_{i≤t} H[t, i] G_i."""
+
+    def step_matrix(self, rates: Any) -> NDArray[Any]:
+        """H, shape (T, T), lower triangular, for α_0 … α_{T−1}."""
 
 
 def _check_range(momentum: Any, **others: Any) -> None:

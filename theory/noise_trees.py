@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from theory.methods import HasStepMatrix
 from theory.worst_case import (
     MAX_ITERATIONS,
-    Method,
     Normalized,
     check_solution,
     check_status,
@@ -69,7 +69,7 @@ class NoiseTree:
 
 def noise_tree_worst_case(
     rates: Any,
-    method: Method,
+    method: HasStepMatrix,
     *,
     distance: float,
     subgradient: float,

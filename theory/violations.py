@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from itertools import combinations, groupby, pairwise, product
 
 from theory.checks import positive_integer
-from theory.methods import UnifiedMomentum
+from theory.methods import HasStepMatrix, UnifiedMomentum
 from theory.noise_trees import noise_tree_worst_case
 from theory.schedules import StepwiseSchedule
-from theory.worst_case import Method, positive
+from theory.worst_case import positive
 
 __all__ = ["Case", "Violation", "smallest_violation", "stepwise_cases"]
 
@@ -22,7 +22,7 @@ class Case:
     """What a bound is about: α_t, the method, R, G, δ, and F_0 ≤ gap where that is assumed."""
 
     schedule: StepwiseSchedule
-    method: Method = _SGD
+    method: HasStepMatrix = _SGD
     distance: float = 1.0
     subgradient: float = 1.0
     noise: float = 0.0
@@ -55,7 +55,7 @@ def stepwise_cases(
     max_iterations: int,
     *,
     stages: Iterable[int],
-    methods: Sequence[Method] = (_SGD,),
+    methods: Sequence[HasStepMatrix] = (_SGD,),
     distances: Sequence[float] = (1.0,),
     noises: Sequence[float] = (0.0,),
 ) -> Iterator[Case]:

@@ -38,13 +38,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from theory.constants import Constants, constants
-from theory.methods import TorchMomentum, UnifiedMomentum
+from theory.methods import HasStepMatrix, TorchMomentum, UnifiedMomentum
 from theory.potential import potential, rate_list
 
 __all__ = ["VirtualSteps", "at_steps", "virtual_steps"]
@@ -52,12 +52,6 @@ __all__ = ["VirtualSteps", "at_steps", "virtual_steps"]
 Array = NDArray[np.float64]
 
 SEARCHES = 240  # local searches times T: more of them hardly ever gain, and they take the time
-
-
-class HasStepMatrix(Protocol):
-    """A method given by x_{t+1} = x_0 − Σ_{i≤t} H[t, i] G_i."""
-
-    def step_matrix(self, rates: Any) -> NDArray[Any]: ...
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from theory.methods import HasStepMatrix
 
 __all__ = ["Multipliers", "WorstCase", "worst_case"]
 
@@ -40,12 +42,6 @@ MAX_ITERATIONS = 30
 ACCURACY = 1e-6
 
 _PEPIT = threading.Lock()  # PEPit numbers points and functions by counters of its classes
-
-
-class Method(Protocol):
-    """Whatever writes its iterates as x_{t+1} = x_0 − Σ_{i≤t} H[t, i] G_i."""
-
-    def step_matrix(self, rates: Any) -> NDArray[Any]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +145,7 @@ def _objectives(criterion: Any, rates: Sequence[float]) -> tuple[str | tuple[flo
 
 def normalize(
     rates: Any,
-    method: Method,
+    method: HasStepMatrix,
     *,
     distance: float,
     subgradient: float,
@@ -260,7 +256,7 @@ def _excess(x: Array, g: Array, F: Array, gap: float | None) -> float:
 
 def worst_case(
     rates: Any,
-    method: Method,
+    method: HasStepMatrix,
     *,
     distance: float,
     subgradient: float,

@@ -37,7 +37,7 @@ def printed_derivative(e: Any, g: Any, a: Any, time: Any, pi: Any) -> Any:
     id="eq-12-derivative",
     place="Section 12.1, p. 3623",
     title="Derivative of the model, and when it meets the threshold",
-    statement="v'_α(t) = π(1+εα)/(2γα(t+1/(γα))^2), and v'_α(k) = τ at "
+    statement="v'(t) = π(1+εα)/(2γα(t+1/(γα))^2), and v'(k) = τ at "
     "k = (γα)^{−1/2}√(π(1+εα)/(2τ)) − (γα)^{−1}.",
     kind=Kind.IDENTITY,
     hypotheses="ε, γ, α, τ > 0; k a real number",
@@ -272,7 +272,7 @@ def eq_38(context: Context) -> Outcome:
     ax.grid(False)
     evidence.figure(
         "Where the printed κ_2 holds",
-        "For the largest ε. Red: it fails for the real k; orange: for k rounded up; white: it "
+        "For the largest ε. Dark: it fails for the real k; light: for k rounded up; white: it "
         "holds. The theorem asks for τ_0 < 2 only, the whole picture.",
         figure,
     )

@@ -392,7 +392,7 @@ def angles_after_drop(problem: NoisyQuadratic, rate: Any, factor: Any, window: i
     id="eq-12-restart",
     place="Algorithm 2, p. 3609; Figure 5 (a), p. 3620",
     title="After each drop the angle starts again at 0°",
-    statement="After a drop to α̂_i at t_i the angular velocity is v_{α̂_i}(t − t_i), which is 0 at "
+    statement="After a drop to α̂_i at t_i the angular velocity is v(t − t_i) at that rate, 0 at "
     "t = t_i.",
     kind=Kind.EMPIRICAL,
     hypotheses="SGD on the noisy quadratic, at saturation when the rate drops to ρα, αa_i < 2; "

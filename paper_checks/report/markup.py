@@ -6,15 +6,18 @@ import re
 
 from markupsafe import Markup, escape
 
-# x_t, a_{i+1}, α_max after a letter, a closing bracket or a star.
+# A letter, with or without a hat.
+_LETTER = r"[^\W\d_]\u0302?"
+# x_t, a_{i+1}, α_max after a letter, a hat, a closing bracket or a star; κ_1n.
 _LOWER = re.compile(
-    r"(?<=[^\W\d_]|[)⟩\]*])_(?:\{([^{}]+)\}|(min|max|[^\W_]|\*)(?![A-Za-z0-9Α-ω_]))"
+    r"(?<=[^\W\d_]|[)⟩\]*\u0302])_"
+    r"(?:\{([^{}]+)\}|(min|max|[^\W_]|\*)(?![A-Za-z0-9Α-ω_])|(?<=[Α-ω]_)(\d)(?=[a-zα-ω]))"
 )
-# A product whose letters share an index, a_iv_i, or whose last one has a power, a_iv^2: a letter
-# without either would be a snake_case word.
+# A product whose letters share an index, a_iv_i, or whose last one has a power or an index of its
+# own, a_iv^2, α_tα_{t−1}: a letter without either would be a snake_case word.
 _PRODUCT = re.compile(
-    r"(?<![A-Za-z_])[^\W\d_]_([ijt])"
-    r"(?:(?:[^\W\d_]_\1)+(?![A-Za-z0-9Α-ω_])|(?:[^\W\d_]_\1)*(?=[^\W\d_]\^))"
+    rf"(?<![A-Za-z_]){_LETTER}_([ijst])"
+    rf"(?:(?:{_LETTER}_\1)+(?![A-Za-z0-9Α-ω_])|(?:{_LETTER}_\1)*(?={_LETTER}(?:\^|_\{{)))"
 )
 # ^2, also before a letter (α^2A), ^0.5, ^−2, ^{-1/2}, ^*, ^n, ^slope.
 _UPPER = re.compile(
@@ -37,7 +40,7 @@ def math(text: str) -> Markup:
             html.append(f"<code>{safe}</code>")
             continue
         safe = _PRODUCT.sub(lambda m: m[0].replace(f"_{m[1]}", f"<sub>{m[1]}</sub>"), safe)
-        safe = _LOWER.sub(lambda m: f"<sub>{m[1] or m[2]}</sub>", safe)
+        safe = _LOWER.sub(lambda m: f"<sub>{m[1] or m[2] or m[3]}</sub>", safe)
         safe = _UPPER.sub(lambda m: f"<sup>{m[1] or m[2]}</sup>", safe)
         html.append(re.sub(r"\n\s*\n", "<br><br>", safe))
     return Markup("".join(html))

@@ -204,6 +204,8 @@ class TestMath:
             ("α^2A^2Σ.", "α<sup>2</sup>A<sup>2</sup>Σ."),
             ("E‖s_t‖^2 = x^2.", "E‖s<sub>t</sub>‖<sup>2</sup> = x<sup>2</sup>."),
             ("½Σa_iv_i", "½Σa<sub>i</sub>v<sub>i</sub>"),
+            ("k_iα̂_iα̂_{i−1}", "k<sub>i</sub>α̂<sub>i</sub>α̂<sub>i−1</sub>"),
+            ("(2κ_1n)", "(2κ<sub>1</sub>n)"),
             ("αa_iv_ix_i^2", "αa<sub>i</sub>v<sub>i</sub>x<sub>i</sub><sup>2</sup>"),
             ("a_iv^2/n^0.5", "a<sub>i</sub>v<sup>2</sup>/n<sup>0.5</sup>"),
             ("a_i^3v_i, n^slope", "a<sub>i</sub><sup>3</sup>v<sub>i</sub>, n<sup>slope</sup>"),
