@@ -158,7 +158,8 @@ def theorem_c_identity(N: int, swap_parts: bool = False) -> dict[Any, Any]:
         ½v_{−1}²‖x_0 − x*‖² + ½Σ_t v_t²η_t²‖g_t‖² − ½v_N²‖z_{N+1} − y_N‖²
             = Σ_t η_tv_t ⟨g_t, v_t(z_t − y_t)⟩,   and   Σ_t η_tv_t Σ_j b_{tj} F_j = Σ_j W_j F_j,
 
-    t = 0 … N, where v_t z_t − Σ_{s≤t} ζ_s z_s = Σ_j b_{tj} x_j.  `swap_parts` takes the other sign
+    t = 0 … N, where z_t = Σ_j Z_tj x_j (which is checked too) and
+    v_t z_t − Σ_{s≤t} ζ_s z_s = Σ_j b_{tj} x_j.  `swap_parts` takes the other sign
     of D_s = v_{s−1}S_s − v_sS_{s+1}: a negative control.
     """
     names = ["b", "s", *(f"a{t}" for t in range(N)), *(f"v{t}" for t in range(N + 1)), "S"]
@@ -180,7 +181,13 @@ def theorem_c_identity(N: int, swap_parts: bool = False) -> dict[Any, Any]:
         row[t] += 1 + run.q
         Z.append(row)
     values = [zero] * T
+    apart: dict[Any, Any] = {}
     for t in range(T):
+        combined = [zero] * (T + 1)
+        for j in range(t + 1):
+            combined = _axpy(Z[t][j], run.x[j], combined)
+        for k, c in enumerate(_axpy(-run.one, run.z[t], combined)):
+            apart["z", t, k] = c
         point = _axpy(ζ[t], run.z[t], point)
         g = [run.one * (i == t + 1) for i in range(T + 1)]
         _add_product(left, (v[t + 1] * η[t]) ** 2 / 2, g, g)
@@ -198,4 +205,4 @@ def theorem_c_identity(N: int, swap_parts: bool = False) -> dict[Any, Any]:
         D = [-d for d in D]
     for j in range(T):
         values[j] -= sum((D[t] * Z[t][j] for t in range(j, T)), zero)
-    return _nonzero({**left, **dict(enumerate(values))})
+    return _nonzero({**left, **dict(enumerate(values)), **apart})

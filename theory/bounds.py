@@ -83,7 +83,7 @@ def printed_31(
     cross = sum(a * b for a, b in zip(α, before, strict=True))
     numerator = (
         (1 - β) * c.R**2 / 2
-        + β / (1 - β) * c.F0 * drops
+        + β * c.F0 * drops / (1 - β)
         + (2 * s * β + 1) * c.second_moment / (2 * (1 - β)) * cross
     )
     return numerator / sum(α)
@@ -112,12 +112,12 @@ def repaired(
     α, (β, s) = rate_list(rates), _um(method)
     _non_increasing(α)
     c = constants(distance, gap, subgradient, noise)
-    cross = sum(a * b for a, b in pairwise(α)) * c.product
+    cross = sum(a * b for a, b in pairwise(α)) * c.product if s * β else 0
     squares = sum(a * a for a in α) * c.second_moment
     first = α[1] if len(α) > 1 else 0
     numerator = (
         (1 - β) * c.R**2 / 2
-        + β / (1 - β) * first * c.F0
+        + β * first * c.F0 / (1 - β)
         + (2 * s * β * cross + squares) / (2 * (1 - β))
     )
     return numerator / sum(α)
@@ -213,7 +213,7 @@ def averaged(
         raise ValueError(f"s must be <= 1/(1 - momentum) = {1 / (1 - β)}, got {s}")
     η = [rate / (1 - β) for rate in α]
     first = η[1] if len(η) > 1 else 0
-    start = (1 - σ) * β / (1 - β) * first * c.F0
+    start = (1 - σ) * β * first * c.F0 / (1 - β)
     return (c.R**2 / 2 + start + sum(step**2 for step in η) * c.second_moment / 2) / sum(η)
 
 
@@ -407,7 +407,7 @@ def _in_stages(
     if form == "unified":
         if σ > 1:
             raise ValueError(f"s must be <= 1/(1 - momentum) = {1 / (1 - β)}, got {s}")
-        excess = max(0, (1 - σ) * β / (1 - β) * first[1] - first[0])
+        excess = max(0, (1 - σ) * β * first[1] / (1 - β) - first[0])
         return (start + excess * c.F0 + noise * (1 + math.log(n))) / κ_1n
     if form == "corrected":
         drops, harmonic = math.log(n + 1), 1 + math.log(n)
@@ -415,7 +415,7 @@ def _in_stages(
         drops, harmonic = math.log(n + 1) - math.log(2), math.log(n)
     else:
         raise ValueError(f"form must be 'unified', 'corrected' or 'printed', got {form!r}")
-    return (start + β / (1 - β) * c.F0 * drops + (2 * s * β + 1) * noise * harmonic) / κ_1n
+    return (start + β * c.F0 * drops / (1 - β) + (2 * s * β + 1) * noise * harmonic) / κ_1n
 
 
 def theorem_5_2(

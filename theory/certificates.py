@@ -122,6 +122,9 @@ def certify(
 ) -> Certificate:
     """The guarantees for E f(x_t) − f* that hold along the learning rates α_0 … α_{T−1}.
 
+    They are for rates that are fixed in advance.  Rates that a rule chose from what it observed
+    depend on the noise; what is guaranteed is then the run that takes the same rates again.
+
     `rates` may come from a real run, for example one entry per update of
     `scheduler.get_last_lr()[0]`, or be a `StepwiseSchedule`.  f is assumed convex with ‖∂f‖ ≤ G;
     `distance` = R, `subgradient` = G, `gap` = F_0 (default GR), `noise` = δ as in `theory.bounds`;

@@ -36,13 +36,9 @@ def constants(distance: Any, gap: Any, subgradient: Any, noise: Any) -> Constant
     Raises ValueError if one is negative or not finite, TypeError if one is no number (SymPy
     expressions pass unchecked).
     """
-    gap = subgradient * distance if gap is None else gap
-    named: dict[str, Any] = {
-        "distance": distance,
-        "gap": gap,
-        "subgradient": subgradient,
-        "noise": noise,
-    }
+    named: dict[str, Any] = {"distance": distance, "subgradient": subgradient, "noise": noise}
+    if gap is not None:
+        named["gap"] = gap
     for name, value in named.items():
         if not isinstance(value, Real) and not hasattr(value, "free_symbols"):
             raise TypeError(f"{name} must be a real number, got {value!r}")
@@ -50,4 +46,4 @@ def constants(distance: Any, gap: Any, subgradient: Any, noise: Any) -> Constant
             continue
         if not 0 <= value < float("inf"):
             raise ValueError(f"{name} must be finite and >= 0, got {value}")
-    return Constants(distance, gap, subgradient, noise)
+    return Constants(distance, subgradient * distance if gap is None else gap, subgradient, noise)

@@ -26,8 +26,8 @@ def best_constant_rate(
 ) -> float:
     """α = (1−β) R / (√T √(G²+δ²)): Theorem A is then R√(G²+δ²)/√T, for β(1−σ) ≤ 1 − β.
 
-    Among all rates, constant or not, none gives a smaller Theorem A: (R²/2 + ½VΣη²)/Ση is at
-    least (R²/2 + VS²/(2T))/S with S = Ση, and this at least R√V/√T.
+    Among all rates, constant or not, none gives a Theorem A below min(F_0, R√V/√T): where e = 0,
+    (R²/2 + ½VΣη²)/Ση is at least (R²/2 + VS²/(2T))/S with S = Ση, and this at least R√V/√T.
     """
     T = checks.positive_integer("iterations", iterations)
     c = constants(distance, None, subgradient, noise)
@@ -41,8 +41,15 @@ def switching_times(rates: Sequence[float], targets: Sequence[float]) -> list[in
 
     Iteration t takes the rate i with the least |log(α̂_i/targets[t])|; every k_i is at least 1,
     and Σk_i = len(targets).
+
+    Raises ValueError unless both decrease (the targets may stay equal), all are > 0, and there are
+    no more rates than targets.
     """
-    α, wanted = np.asarray(rates, float), np.asarray(targets, float)
+    α, wanted = np.asarray(_decreasing(rates)), np.asarray(targets, float)
+    if not (len(wanted) and (wanted > 0).all() and (np.diff(wanted) <= 0).all()):
+        raise ValueError(f"targets must be > 0 and not increase, got {list(targets)}")
+    if len(α) > len(wanted):
+        raise ValueError(f"rates must not be more than the targets, {len(wanted)}, got {len(α)}")
     nearest = np.abs(np.log(α[:, None] / wanted[None, :])).argmin(axis=0)
     edges = [int(np.sum(nearest < i)) for i in range(len(α))]
     n, T = len(α), len(wanted)
@@ -70,16 +77,14 @@ def best_gaps(
     long as e = 0.)
 
     about = "last iterate": Theorem C, by descent: iterations are moved between neighbouring stages
-    as long as that helps, starting from the gaps that follow linear decay
-    (`multipliers.last_iterate_rates`).  A local optimum; on small cases it is the best of all.
+    as long as that helps, from the gaps that follow linear decay (`multipliers.last_iterate_rates`)
+    and from each vertex.  A local optimum; the best of all in the small cases compared with it.
 
-    Raises ValueError if the rates do not decrease, T < n, or `about` is something else.
+    Raises ValueError if the rates are not > 0 and decreasing, T < n, or `about` is something else.
     """
     T = checks.positive_integer("iterations", iterations)
-    α = [float(rate) for rate in rates]
+    α = _decreasing(rates)
     n = len(α)
-    if any(after >= before for before, after in pairwise(α)):
-        raise ValueError(f"rates must decrease, got {α}")
     if n > T:
         raise ValueError(f"iterations must be >= the number of rates, {n}, got {T}")
     given: dict[str, Any] = {
@@ -88,8 +93,8 @@ def best_gaps(
         "gap": gap,
         "noise": noise,
     }
+    vertices = [[1 + (T - n) * (i == j) for j in range(n)] for i in range(n)]
     if about == "best iterate":
-        vertices = ([1 + (T - n) * (i == j) for j in range(n)] for i in range(n))
         return min(
             (StepwiseSchedule(α, lengths) for lengths in vertices),
             key=lambda schedule: bounds.unified(schedule, method, **given),
@@ -103,19 +108,29 @@ def best_gaps(
     def value(lengths: list[int]) -> float:
         return multipliers.last_iterate(StepwiseSchedule(α, lengths), method, **given)
 
-    lengths = switching_times(α, targets.tolist())
-    current = value(lengths)
-    step = max(1, T // 8)
-    while step:
-        moves = [
-            [k + step * ((j == b) - (j == a)) for j, k in enumerate(lengths)]
-            for a in range(n)
-            for b in (a - 1, a + 1)
-            if 0 <= b < n and lengths[a] > step
-        ]
-        best = min(((value(move), move) for move in moves), default=(current, lengths))
-        if best[0] < current:
-            current, lengths = best
-        else:
-            step //= 2
-    return StepwiseSchedule(α, lengths)
+    def descend(lengths: list[int]) -> tuple[float, list[int]]:
+        current = value(lengths)
+        step = max(1, T // 2)
+        while step:
+            moves = [
+                [k + step * ((j == b) - (j == a)) for j, k in enumerate(lengths)]
+                for a in range(n)
+                for b in (a - 1, a + 1)
+                if 0 <= b < n and lengths[a] > step
+            ]
+            best = min(((value(move), move) for move in moves), default=(current, lengths))
+            if best[0] < current:
+                current, lengths = best
+            else:
+                step //= 2
+        return current, lengths
+
+    starts = [switching_times(α, targets.tolist()), *vertices]
+    return StepwiseSchedule(α, min(descend(start) for start in starts)[1])
+
+
+def _decreasing(rates: Sequence[float]) -> list[float]:
+    α = [float(rate) for rate in rates]
+    if not α or min(α) <= 0 or any(after >= before for before, after in pairwise(α)):
+        raise ValueError(f"rates must be > 0 and decrease, at least one, got {α}")
+    return α

@@ -179,7 +179,7 @@ def best_iterate(
     c = constants(distance, gap, subgradient, noise)
     listed = rate_list(rates)
     if len(listed) == 1:
-        return float(c.F0)
+        return min(float(c.F0), float(c.G) * float(c.R))
     full = _Form.of(potential(method, listed))
     form = _Form(full.η[:-1], full.q[:-1], full.r)
     η, q, r, N = form.η, form.q, form.r, len(form.η)
