@@ -71,7 +71,8 @@ def printed_31(
     than `repaired`), though a step of the paper's proof is false.  `previous_rate` is α_{−1} ≥ α_0,
     default α_0.
 
-    Source: UAI 2024, eq. (31), p. 3622.
+    Raises ValueError if the rates increase, `previous_rate` is too small or a constant is out of
+    range, TypeError for another method.  Source: UAI 2024, eq. (31), p. 3622.
     """
     α, (β, s) = rate_list(rates), _um(method)
     _non_increasing(α)
@@ -107,7 +108,7 @@ def repaired(
     summation by parts: Σ_{t≥1} α_t (F_{t−1} − F_t) = α_1F_0 − Σ_{t≥1}(α_t − α_{t+1})F_t ≤ α_1F_0,
     with α_T := 0.
 
-    Source: after UAI 2024, eq. (31), p. 3622.
+    Raises ValueError and TypeError as `printed_31`.  Source: after UAI 2024, eq. (31), p. 3622.
     """
     α, (β, s) = rate_list(rates), _um(method)
     _non_increasing(α)
@@ -157,6 +158,9 @@ def unified(
     ------
     ValueError
         If W_t < 0 for some t ≥ 1, naming it, or an argument is out of range.
+
+    Source: derived here; for constant rates and averages close to Ghadimi, Feyzmahdavian and
+    Johansson (2015).
     """
     c = constants(distance, gap, subgradient, noise)
     if isinstance(method, UnifiedMomentum) and method.s * (1 - method.momentum) > 1:
@@ -204,6 +208,8 @@ def averaged(
     non-increasing rates.
 
     Proof.  W_t ≥ η_t for t ≥ 1, and Σ_{t≥1}(W_t − η_t) = η_0 − W_0 ≤ (q/r) η_1.
+
+    Raises ValueError and TypeError as `printed_31`, and ValueError for s > 1/(1−β).
     """
     α, (β, s) = rate_list(rates), _um(method)
     _non_increasing(α)
@@ -235,7 +241,10 @@ def theorem_b(
     after the scaling of Charnes and Cooper, solved by HiGHS; the θ it returns is used in the
     formula, so the result is a bound whatever the solver's accuracy.
 
-    Requires s ≤ 1/(1−β).  Never above `unified` where that applies, nor above `gap`.
+    Never above `unified` where that applies, nor above `gap`.  Needs SciPy (extra `checks`).
+
+    Raises ValueError for s > 1/(1−β) or torch's Nesterov momentum, or if an argument is out of
+    range.
     """
     from scipy.optimize import linprog
     from scipy.sparse import coo_array

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from theory import bounds, multipliers
+from theory import bounds, designs, multipliers
 from theory.constants import constants
 from theory.earlier_iterates import earlier_iterates
 from theory.methods import TorchMomentum, UnifiedMomentum
@@ -49,8 +49,8 @@ class Certificate:
     kappa_1, kappa_2 : min_i k_iα̂_i and max_i (i+1)k_iα̂_iα̂_{i−1}, see `bounds.stages`.
     increases : the iterations t with α_t > α_{t−1}.
     guarantees : one for each theorem, in a fixed order.
-    optimum : R√(G²+δ²)/√T, the least that any method can guarantee for its best iterate with T
-        stochastic subgradients if δ = 0; what this method guarantees at its best constant rate.
+    constant : what Theorem A guarantees for the best iterate at the constant rate
+        (1−β)R/(√T√(G²+δ²)), or F_0 if that is less.
     """
 
     schedule: StepwiseSchedule
@@ -63,7 +63,7 @@ class Certificate:
     kappa_2: float
     increases: tuple[int, ...]
     guarantees: tuple[Guarantee, ...]
-    optimum: float
+    constant: float
 
     def best(self, about: str = "best iterate") -> Guarantee:
         """The sharpest guarantee about the "best iterate", the "average" or the "last iterate".
@@ -72,8 +72,11 @@ class Certificate:
         Raises ValueError if no theorem applies, or `about` is something else.
         """
         found = [g for g in self.guarantees if g.about == about and g.value is not None]
+        abouts = sorted({g.about for g in self.guarantees})
+        if about not in abouts:
+            raise ValueError(f"about must be one of {abouts}, got {about!r}")
         if not found:
-            raise ValueError(f"no theorem gives a guarantee about {about!r} for this schedule")
+            raise ValueError(f"no theorem gives a guarantee about the {about} for this schedule")
         return min(found, key=lambda g: g.value if g.value is not None else float("inf"))
 
     def __str__(self) -> str:
@@ -102,10 +105,12 @@ class Certificate:
                 if g.about == about:
                     value = "does not apply" if g.value is None else f"<= {g.value:.6g}"
                     reason = f": {g.reason}" if g.reason else ""
+                    if g.value is not None and about != "last iterate" and g.value >= self.gap:
+                        reason += " (says nothing: F_0 is not larger)"
                     lines.append(f"  {g.theorem:<{width}}  {value}{reason}")
         lines.append(
-            f"For comparison, the best constant rate would guarantee {self.optimum:.6g} "
-            "for the best iterate."
+            "For comparison, Theorem A would guarantee "
+            f"{self.constant:.6g} for the best iterate at one constant rate."
         )
         return "\n".join(lines)
 
@@ -154,8 +159,17 @@ def certify(
 
     def programme(*arguments: Any, **constants: Any) -> float:
         if len(α) > PROGRAMME_ITERATIONS:
-            raise ValueError(f"left out for T > {PROGRAMME_ITERATIONS}, since it takes long")
+            raise ValueError(
+                f"left out for T > {PROGRAMME_ITERATIONS}, since it takes long: "
+                "theory.earlier_iterates, or theory.virtual_steps"
+            )
         return earlier_iterates(*arguments, **constants).value
+
+    def theorem_c() -> float:
+        value = multipliers.last_iterate(α, method, **given)
+        if value >= multipliers.path_length(α, method, **given):
+            raise ValueError("no multipliers satisfy its hypothesis")
+        return value
 
     um: Any = method  # what is about Unified Momentum only raises TypeError for another method
     listed: list[tuple[str, str, Callable[[], Any]]] = [
@@ -187,14 +201,18 @@ def certify(
         ("earlier iterates (SDP)", "best iterate", lambda: programme(α, method, **given)),
         ("repaired (31)", "average", lambda: bounds.repaired(α, um, **given)),
         ("Theorem A, averaged", "average", lambda: bounds.averaged(α, um, **given)),
-        ("Theorem C", "last iterate", lambda: multipliers.last_iterate(α, method, **given)),
+        ("Theorem C", "last iterate", theorem_c),
+        ("length of the path", "last iterate", lambda: multipliers.path_length(α, method, **given)),
     ]
     guarantees = []
+    only_um = {"(31) as printed", "repaired (31)", "Theorem A, averaged"}
     for theorem, about, evaluate in listed:
+        about_um = theorem in only_um or theorem.startswith("Theorem 5")
+        if about_um and not isinstance(method, UnifiedMomentum):
+            guarantees.append(Guarantee(theorem, about, None, "it is about Unified Momentum"))
+            continue
         try:
             guarantees.append(Guarantee(theorem, about, float(evaluate())))
-        except TypeError:
-            guarantees.append(Guarantee(theorem, about, None, "it is about Unified Momentum"))
         except (ValueError, ImportError, RuntimeError) as error:
             guarantees.append(Guarantee(theorem, about, None, str(error)))
     stages = bounds.stages(schedule, previous_rate)
@@ -209,5 +227,18 @@ def certify(
         float(stages.kappa_2),
         tuple(t for t, (before, after) in enumerate(pairwise(α), start=1) if after > before),
         tuple(guarantees),
-        float(c.R) * float(c.second_moment) ** 0.5 / len(α) ** 0.5,
+        _at_constant_rate(len(α), method, given),
     )
+
+
+def _at_constant_rate(
+    T: int, method: UnifiedMomentum | TorchMomentum, given: dict[str, Any]
+) -> float:
+    """min(F_0, Theorem A at its best constant rate), where torch's momentum is Unified Momentum."""
+    if isinstance(method, TorchMomentum):
+        method = UnifiedMomentum(method.momentum, int(method.nesterov))
+    known = {name: given[name] for name in ("distance", "subgradient", "noise")}
+    if given["subgradient"] == 0 or given["distance"] == 0:
+        return 0.0
+    rate = designs.best_constant_rate(T, method, **known)
+    return min(given["gap"], float(bounds.unified([rate] * T, method, **given)))

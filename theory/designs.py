@@ -24,12 +24,13 @@ def best_constant_rate(
     subgradient: float,
     noise: float = 0.0,
 ) -> float:
-    """α = (1−β) R / (√T √(G²+δ²)): Theorem A is then R√(G²+δ²)/√T, for β(1−σ) ≤ 1 − β.
+    """α = (1−β) R / (√T √(G²+δ²)), in R/G: Theorem A is then R√(G²+δ²)/√T, for β(1−σ) ≤ 1 − β.
 
     Among all rates, constant or not, none gives a Theorem A below min(F_0, R√V/√T): where e = 0,
     (R²/2 + ½VΣη²)/Ση is at least (R²/2 + VS²/(2T))/S with S = Ση, and this at least R√V/√T.
     """
     T = checks.positive_integer("iterations", iterations)
+    checks.instance("method", method, UnifiedMomentum)
     c = constants(distance, None, subgradient, noise)
     if c.second_moment == 0:
         raise ValueError("subgradient and noise must not both be 0")

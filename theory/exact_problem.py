@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theory.methods import HasStepMatrix
+from theory.potential import rate_list
 from theory.worst_case import require, solving
 
 __all__ = [
@@ -115,7 +116,7 @@ def exact_problem(
 ) -> ExactProblem:
     """The problem, of any sequence of rates."""
     return ExactProblem(
-        rates=tuple(rates),
+        rates=tuple(rate_list(rates)),
         method=method,
         distance=distance,
         subgradient=subgradient,

@@ -1,7 +1,7 @@
 """Theorem C: sharper bounds from multipliers, for the last and for the best iterate.
 
 Let x_0 … x_N be the iterates of a method with the potential z (`theory.potential`: η_t, q_t, r),
-v_{−1} ≥ 0, v_0 … v_{N−1} > 0, S_N > 0, and
+v_{−1} ≥ 0, v_0 … v_{N−1} > 0, S_N > 0, and, with `Potential.weights`,
 
     S_t = S_{t+1} + η_t v_t,   D_s = v_{s−1} S_s − v_s S_{s+1},   D_N = v_{N−1} S_N,
     W = weights(D),   ζ_s = v_s − v_{s−1} (ζ_N = 0),   c = 1 − r,
@@ -44,7 +44,7 @@ from theory.constants import constants
 from theory.methods import TorchMomentum, UnifiedMomentum
 from theory.potential import Potential, potential, rate_list
 
-__all__ = ["best_iterate", "last_iterate", "last_iterate_rates"]
+__all__ = ["best_iterate", "last_iterate", "last_iterate_rates", "path_length"]
 
 Array = NDArray[np.float64]
 
@@ -113,8 +113,9 @@ def last_iterate(
     e = 1 − v_{−1}S_0: where ζ_0 ≥ P_0 asks for it, or F_0 is small.
 
     Where no S_N satisfies the hypothesis (β near 1 with N of the order of 1/(1−β), or rates that
-    fall or rise too suddenly for a large β), what is left is F_0 + G√(G²+δ²) Σ_t η_tE_{t+1}, from
-    ‖x_N − x_0‖; the result is never above it.  The rates may be in any order.
+    fall or rise too suddenly for a large β), `path_length` is returned; the result is never above
+    it.  The rates may be in any order.  It is a bound up to rounding (the hypothesis is tested to
+    1e-13 of v).
 
     Raises
     ------
@@ -124,13 +125,8 @@ def last_iterate(
     """
     c = constants(distance, gap, subgradient, noise)
     form = _Form.of(potential(method, rates))
-    η, q, r, N = form.η, form.q, form.r, len(form.η)
-    D = np.zeros(N + 1)
-    D[N] = 1 / (1 + q[N])
-    Q = 0.0
-    for j in range(N - 1, -1, -1):
-        Q = q[j + 1] * D[j + 1] + (1 - r) * Q
-        D[j] = r * Q / (1 + q[j]) if j > 0 else Q
+    η, N = form.η, len(form.η)
+    D = _weights_of_last(form)
     E = np.cumsum(D[::-1])[::-1]
 
     def evaluate(last: Array) -> tuple[Array, Array]:
@@ -149,8 +145,41 @@ def last_iterate(
         return (first**2 * c.R**2 + squares) / 2 + e * c.F0, holds & (first >= 0)
 
     unit = float(c.F0) / float(c.R) ** 2 if c.R > 0 else np.inf
-    away = float(c.F0) + float(c.product) * float(np.sum(η * E[1:]))
+    away = path_length(
+        rates, method, distance=distance, subgradient=subgradient, gap=gap, noise=noise
+    )
     return min(_smallest(evaluate, float(np.sqrt(D[N] * η[-1]))), away)
+
+
+def _weights_of_last(form: _Form) -> Array:
+    """D with x_N = Σ_s D_s z_s, which is weights(D) = (0, …, 0, 1)."""
+    q, r, N = form.q, form.r, len(form.η)
+    D = np.zeros(N + 1)
+    D[N] = 1 / (1 + q[N])
+    Q = 0.0
+    for j in range(N - 1, -1, -1):
+        Q = q[j + 1] * D[j + 1] + (1 - r) * Q
+        D[j] = r * Q / (1 + q[j]) if j > 0 else Q
+    return D
+
+
+def path_length(
+    rates: Any,
+    method: UnifiedMomentum | TorchMomentum,
+    *,
+    distance: float,
+    subgradient: float,
+    gap: float | None = None,
+    noise: float = 0.0,
+) -> float:
+    """E f(x_N) − f* ≤ F_0 + G√(G²+δ²) Σ_t η_tE_{t+1}: x_N is not farther than that from x_0.
+
+    E as in `last_iterate`; always true, and never small.  Raises ValueError as `last_iterate`.
+    """
+    c = constants(distance, gap, subgradient, noise)
+    form = _Form.of(potential(method, rates))
+    E = np.cumsum(_weights_of_last(form)[::-1])[::-1]
+    return float(c.F0) + float(c.product) * float(np.sum(form.η * E[1:]))
 
 
 def best_iterate(
@@ -235,9 +264,9 @@ def last_iterate_rates(
     the last iterate is R√V/√(N+h), the least that it can be, as long as its hypothesis holds.
     Without noise that is GR/√(N+1), which no method can beat with N + 1 subgradients.
 
-    The hypothesis holds for SGD, and for β up to about 1/3 (s = 0) or 0.51 (s = 1).  With more
-    momentum ζ_0 ≥ P_0 fails; then the rates are as good up to O(1/N), and the exact worst case is
-    above the optimum too.
+    Returns shape (N,), in units of R/G.  The hypothesis holds for SGD, and, as far as we tried
+    (N ≤ 200), for β up to 1/3 (s = 0) or 0.51 (s = 1).  With more momentum ζ_0 ≥ P_0 fails, and the
+    exact worst case is above the optimum too.
 
     Requires G > 0, 0 ≤ s ≤ 1/(1−β); ValueError otherwise.  Source: for SGD without noise, Zamani
     and Glineur (2023); the bound no method can beat, Drori and Teboulle (2016).

@@ -6,13 +6,16 @@ It carries every convergence proof here: ‖z_t − x*‖² is the potential, an
 
 z_t is extrapolated from x_t, away from an average u_{t−1} of the earlier iterates.  Convexity then
 gives ⟨∂f(x_t), z_t − x*⟩ ≥ (1 + q_t) F_t − q_t F(u_{t−1}), in which F(u_{t−1}) is at most the same
-average of F_0 … F_{t−1}.
+average of F_0 … F_{t−1}.  (F_t = E f(x_t) − f*, F(u) = E f(u) − f*.)
+
+Sources, for a constant rate: Ghadimi, Feyzmahdavian and Johansson (2015); Yang, Lin and Li (2016).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from theory.methods import TorchMomentum, UnifiedMomentum
@@ -23,12 +26,20 @@ __all__ = ["Potential", "potential", "rate_list"]
 def rate_list(rates: Any) -> list[Any]:
     """α_0 … α_{T−1} as a list, from a schedule, an array or a sequence; exact entries are kept.
 
-    Raises ValueError if there is none, or one is not finite and > 0.
+    Raises ValueError if there is none, or one is not finite and > 0; TypeError for what is no
+    sequence of numbers.
     """
+    if not hasattr(rates, "__array__") and not isinstance(rates, Iterable):
+        raise TypeError(f"rates must be a schedule or a sequence of numbers, got {rates!r}")
     listed = rates.__array__().tolist() if hasattr(rates, "__array__") else list(rates)
+    if not isinstance(listed, list):  # a 0-d array
+        raise TypeError(f"rates must be a schedule or a sequence of numbers, got {rates!r}")
     if not listed:
         raise ValueError("rates must have at least one entry, got none")
     for t, rate in enumerate(listed):
+        number = isinstance(rate, Real) or hasattr(rate, "free_symbols")
+        if not number or isinstance(rate, bool):
+            raise TypeError(f"every rate must be a number, got rates[{t}] = {rate!r}")
         if not 0 < rate < float("inf"):
             raise ValueError(f"every rate must be finite and > 0, got rates[{t}] = {rate}")
     return listed

@@ -94,7 +94,7 @@ def window_law(context: Context) -> Outcome:
         evidence.at_least(f"k = {k}: ≥ −½ for αa ≤ 1", inside, -0.5, 1e-12, source="rounding")
     evidence.equal(
         "where it ends: k = 8, αa = 1.76", saturation.window_cosine(1.76, 8), -0.550, 5e-4,
-        source="three digits of MATH §3",
+        source="three printed digits",
     )  # fmt: skip
     heavy = NoisyQuadratic(np.arange(1, 21) / 10, 0.02)
     passed = saturation.cosine_ratio(heavy, 0.06, UnifiedMomentum.heavy_ball(0.9), 8)

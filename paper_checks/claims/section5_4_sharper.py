@@ -38,7 +38,7 @@ _EIGHT = tuple(
 @claim(
     id="theorem-a",
     place="Theorem 5.1, p. 3609; this toolkit's Theorem A in its place",
-    title="Momentum costs nothing",
+    title="Moderate momentum costs nothing",
     statement=(
         "min_t F_t ≤ [R^2/2 + eF_0 + ½Ση_t^2(G^2+δ^2)] / (Ση_t + e), η_t = α_t/(1−β), where e = 0 "
         "once (1−σ)βη_1 ≤ (1−β)η_0, σ = (1−β)s."
@@ -106,6 +106,11 @@ def theorem_a(context: Context) -> Outcome:
     evidence.route(
         "performance estimation", f"{len(ratios) + cases} exact worst cases, {trees} trees"
     )
+    large = UnifiedMomentum.heavy_ball(0.9)
+    evidence.at_least(
+        "heavy ball 0.9, T = 10, α = (1−β)/√T: exact worst case above 1/√T = 0.316",
+        worst_case([0.1 / math.sqrt(10)] * 10, large, **_UNIT).value, 0.43,
+    )  # fmt: skip
     too_far = UnifiedMomentum(0.5, 2.2)
     evidence.at_least(
         "s > 1/(1−β) (σ = 1.1, T = 4): exact worst case above 1/√T = ½, the formula without σ − 1",
@@ -141,8 +146,10 @@ def theorem_a(context: Context) -> Outcome:
     )
     return evidence.outcome(
         Verdict.HOLDS,
-        "The bound of plain subgradient descent at the effective rate α/(1−β). At the best "
-        "constant rate it is attained exactly, for every T tried.",
+        "While (1−σ)β ≤ 1 − β (heavy ball: β ≤ ½) it is the bound of plain subgradient descent at "
+        "the effective rate α/(1−β), attained exactly at the best constant rate. Beyond, it pays "
+        "eF_0, and the exact worst case is higher too (heavy ball, β = 0.9, T = 10: 0.434, not "
+        "0.316).",
         cases=len(ratios) + cases + trees,
     )
 
@@ -164,21 +171,16 @@ def theorem_b(context: Context) -> Outcome:
     evidence = Evidence()
     rng = context.rng("theorem-b")
     cases = context.pick(25, 300)
-    worst, gained = 0.0, 0.0
+    worst = 0.0
     for rates, method in random_schedules(rng, cases, longest=7):
         shuffled = list(rng.permutation(rates))
         chosen: Any = method if rng.random() < 0.7 else TorchMomentum(method.momentum)
         bound = bounds.theorem_b(shuffled, chosen, **_UNIT)
         worst = max(worst, worst_case(shuffled, chosen, **_UNIT).value / bound)
-        a = bounds.unified(rates, method, **_UNIT)
-        gained = max(gained, bounds.theorem_b(rates, method, **_UNIT) / a)
     evidence.at_most(
         "exact worst case / Theorem B, largest; shuffled rates, UM and torch", worst, 1.0,
         tolerance=ACCURACY, source="accuracy of the semidefinite solver",
     )  # fmt: skip
-    evidence.at_most(
-        "Theorem B / Theorem A, largest", gained, 1.0, tolerance=1e-12, source="rounding"
-    )
     evidence.route("performance estimation", f"{cases} random schedules in any order")
     # Heavy ball, constant η, q = β/(1−β) ≤ T: the closed form with θ_t = min(1, t/q).
     for β, T in ((0.7, 16), (0.9, 100)):
@@ -190,7 +192,7 @@ def theorem_b(context: Context) -> Outcome:
         )
         evidence.number(f"β = {β}, T = {T}: Theorem B", found)
     evidence.equal(
-        "β = 0.7, T = 16: MATH's 0.25891, exact worst case 0.25887",
+        "β = 0.7, T = 16: Theorem B 0.25891, exact worst case 0.25887",
         [
             bounds.theorem_b([0.3 / 4] * 16, UnifiedMomentum.heavy_ball(0.7), **_UNIT),
             worst_case([0.3 / 4] * 16, UnifiedMomentum.heavy_ball(0.7), **_UNIT).value,
@@ -254,7 +256,7 @@ def theorem_b(context: Context) -> Outcome:
     )
     return evidence.outcome(
         Verdict.HOLDS,
-        "Holds for rates in any order, is never above Theorem A, and removes F_0. With few "
+        "Holds for rates in any order, and removes F_0. With few "
         "iterations for the momentum, better proofs exist: comparing with earlier iterates only, "
         "which noise allows, nearly reaches the exact worst case.",
         cases=2 * cases + len(rows),
@@ -394,23 +396,34 @@ def theorem_c(context: Context) -> Outcome:
     )
     return evidence.outcome(
         Verdict.HOLDS,
-        "For SGD the bound equals the exact worst case of the last iterate, for rates in any "
+        "For SGD the bound equals the exact worst case in every case tried, for rates in any "
         "order; "
         "with momentum it is in most cases.",
         cases=2 * cases,
     )
 
 
+_DROPS = """from theory import UnifiedMomentum, bounds
+T, unit = 100, dict(distance=1.0, subgradient=1.0)
+constant = bounds.unified([T**-0.5] * T, UnifiedMomentum(), **unit)
+dropped = [
+    bounds.unified([rate] * k + [rate / 2] * (T - k), UnifiedMomentum(), **unit)
+    for rate in (0.05, 0.1, 0.15, 0.2) for k in (25, 50, 75)
+]
+assert constant < min(dropped)"""
+
+
 @claim(
     id="drops-for-the-best-iterate",
     place="Theorem 5.1 and the remark on lazy drops, p. 3609",
-    title="What the bounds ask of the drops",
+    title="Drops make the guarantee better",
     statement=(
-        "Decreasing the rate step-wise, with gaps that are not too long, is what convergence needs."
+        "For a run of known length T, decreasing the rate step-wise guarantees a smaller min_t F_t "
+        "than a rate that stays constant."
     ),
     kind=Kind.EMPIRICAL,
     hypotheses="convex, Lipschitz; guarantees of Theorem A (best iterate) and C (last iterate)",
-    expected=Verdict.CORRECTED,
+    expected=Verdict.REFUTED,
 )
 def drops_for_the_best_iterate(context: Context) -> Outcome:
     evidence = Evidence()
@@ -431,7 +444,7 @@ def drops_for_the_best_iterate(context: Context) -> Outcome:
     )
     method = UnifiedMomentum.sgd()
     table = []
-    for T in context.pick((50, 150), (100, 400)):
+    for T in context.pick((50, 100), (100, 400)):
         top = 2 * designs.best_constant_rate(T, method, **_UNIT)
         steps = [top * 0.5**i for i in range(5)]
         fitted = designs.best_gaps(steps, T, method, **_UNIT)
@@ -466,16 +479,17 @@ def drops_for_the_best_iterate(context: Context) -> Outcome:
             **_UNIT,
             criterion="last",
         ).value
-        for a, b in ((1, 1), (10, 1), (4, 4), (1, 10), (6, 3), (2, 6))
-    ]
+        for a in range(1, T - 1)
+        for b in range(1, T - a)
+    ][:: context.pick(8, 1)]
     evidence.at_most(
-        "T = 12: exact worst case of the best gaps ≤ that of six other choices",
+        f"T = 12: exact worst case of the best gaps ≤ that of {len(everything)} other choices",
         worst_case(fitted, method, **_UNIT, criterion="last").value, min(everything),
         tolerance=ACCURACY, source="accuracy of the semidefinite solver",
     )  # fmt: skip
     evidence.route("performance estimation", "exact worst cases at T = 12")
     return evidence.outcome(
-        Verdict.CORRECTED,
+        Verdict.REFUTED,
         "For the best iterate, which Theorem 5.1 is about, no schedule of drops guarantees more "
         "than one constant rate when the horizon is known: drops only hedge against an unknown "
         "one. For the last iterate they do pay, and the best gaps shrink like the rates.",
@@ -484,5 +498,6 @@ def drops_for_the_best_iterate(context: Context) -> Outcome:
             "the best rates fall linearly, so that halving rates should have halving gaps; Theorem "
             "5.1 and Algorithm 1 have growing and equal ones."
         ),
-        cases=count + len(table) + 7,
+        counterexample=_DROPS,
+        cases=count + len(table) + len(everything) + 1,
     )

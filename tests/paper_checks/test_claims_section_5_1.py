@@ -31,7 +31,7 @@ EXPECTED = {
     method.thm_5_1_noise: Verdict.CORRECTED,
     method.thm_5_1_kappas: Verdict.CORRECTED,
     method.discrete_needs_new_proofs: Verdict.REFUTED,
-    method.constant_rate_floor: Verdict.HOLDS,
+    method.constant_rate_floor: Verdict.CORRECTED,
     reach.autodrop_is_covered: Verdict.REFUTED,
     reach.nqm_not_covered: Verdict.REFUTED,
     reach.bounds_on_data: Verdict.HOLDS,

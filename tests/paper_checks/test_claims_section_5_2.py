@@ -26,7 +26,7 @@ EXPECTED = {
     model.alg2_counter: Verdict.CORRECTED,
     proof.eq_12_derivative: Verdict.HOLDS,
     proof.eq_37: Verdict.HOLDS,
-    proof.eq_38: Verdict.REFUTED,
+    proof.eq_38: Verdict.CORRECTED,
     proof.lemma_12_1: Verdict.CORRECTED,
     proof.thm_5_2_schedule: Verdict.REFUTED,
 }

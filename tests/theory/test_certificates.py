@@ -34,6 +34,7 @@ THEOREMS = [
     ("repaired (31)", "average", bounds.repaired),
     ("Theorem A, averaged", "average", bounds.averaged),
     ("Theorem C", "last iterate", multipliers.last_iterate),
+    ("length of the path", "last iterate", multipliers.path_length),
 ]  # fmt: skip
 
 
@@ -77,7 +78,9 @@ def test_fields():
     assert certificate.kappa_1 == min(3 / 2, 4 / 3, 5 / 4)
     assert certificate.kappa_2 == max(3 / 4, 2 * 4 / 6, 3 * 5 / 12)
     assert certificate.increases == ()
-    assert certificate.optimum == pytest.approx(2 * math.hypot(1.5, 0.4) / math.sqrt(12), rel=1e-15)
+    assert certificate.constant == pytest.approx(
+        2 * math.hypot(1.5, 0.4) / math.sqrt(12), rel=1e-15
+    )
     with pytest.raises(AttributeError):
         certificate.gap = 0
 
@@ -90,11 +93,11 @@ def test_defaults_are_sgd_in_units_of_gr():
     assert certify([0.5], distance=2, subgradient=3).gap == 6
 
 
-def test_the_optimum_is_the_best_constant_rate():
+def test_the_constant_is_theorem_a_at_the_best_constant_rate():
     T, δ = 9, 0.75
     best = math.sqrt(1 / (T * (1 + δ**2)))
     certificate = certify([best] * T, noise=δ)
-    assert found(certificate, "Theorem A").value == pytest.approx(certificate.optimum, rel=1e-14)
+    assert found(certificate, "Theorem A").value == pytest.approx(certificate.constant, rel=1e-14)
 
 
 def test_a_theorem_that_fails_says_where():
@@ -138,7 +141,7 @@ def test_beyond_gradient_descent_only_some_theorems_apply():
     for g in certificate.guarantees:
         if g.value is None and "5.2" not in g.theorem:
             assert g.reason == "s must be <= 1/(1 - momentum) = 2.0, got 2.5"
-    with pytest.raises(ValueError, match="no theorem gives a guarantee about 'last iterate'"):
+    with pytest.raises(ValueError, match="no theorem gives a guarantee about the last iterate"):
         certificate.best("last iterate")
 
 
@@ -173,7 +176,7 @@ def test_best_is_the_sharpest_of_its_kind():
         assert best.value == min(g.value for g in of_kind)
     assert certificate.best() == certificate.best("best iterate")
     assert certificate.best().theorem != "(31) as printed"
-    with pytest.raises(ValueError, match="about 'worst iterate'"):
+    with pytest.raises(ValueError, match="got 'worst iterate'"):
         certificate.best("worst iterate")
 
 
@@ -197,12 +200,16 @@ def test_the_text_has_every_value_and_every_reason():
         value = "does not apply: " + g.reason if g.value is None else f"<= {g.value:.6g}"
         rows = [
             i for i, line in enumerate(lines)
-            if line.startswith(f"  {g.theorem} ") and line.endswith("  " + value)
+            if line.startswith(f"  {g.theorem} ")
+            and line.removesuffix(" (says nothing: F_0 is not larger)").endswith("  " + value)
         ]  # fmt: skip
         assert any(
             max(place for place in start.values() if place < i) == start[g.about] for i in rows
         ), g
-    assert lines[-1].endswith(f"would guarantee {certificate.optimum:.6g} for the best iterate.")
+    wanted = (
+        f"would guarantee {certificate.constant:.6g} for the best iterate at one constant rate."
+    )
+    assert lines[-1].endswith(wanted)
 
 
 def test_long_schedules_are_abbreviated():
@@ -227,7 +234,7 @@ def test_torch_momentum():
         if formula is bounds.unified:
             assert guarantee.value is None
             assert guarantee.reason.startswith("Theorem A needs W_t >= 0 for t >= 1, got W_4 = -")
-        elif theorem in ("Theorem B", "Theorem C", "earlier iterates (SDP)"):
+        elif theorem in ("Theorem B", "Theorem C", "earlier iterates (SDP)", "length of the path"):
             assert guarantee.value == formula(rates, method, **CONSTANTS)
         else:
             assert guarantee.value is None
@@ -270,7 +277,7 @@ def test_a_logged_run_of_autodrop():
     assert schedule.boundaries[1:-1] == tuple(drop.step for drop in drops)
     assert certificate.increases == ()
     best = certificate.best()
-    assert certificate.optimum * (1 - 1e-12) <= best.value < certificate.gap
+    assert certificate.constant * (1 - 1e-12) <= best.value < certificate.gap
     for theorem in ("Theorem A", "Theorem B", "Theorem C"):
         assert found(certificate, theorem).value is not None
     assert f"T = 240 updates in {len(drops) + 1} stages" in str(certificate)
@@ -291,3 +298,35 @@ def test_a_logged_run_of_autodrop():
 def test_errors_name_what_is_wrong(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_a_guarantee_that_is_not_below_f_0_says_so():
+    certificate = certify([1e-3] * 5, HEAVY, gap=0.5)
+    assert found(certificate, "Theorem A").value > 0.5
+    text = str(certificate)
+    assert "Theorem A" in text
+    assert "(says nothing: F_0 is not larger)" in text
+
+
+def test_where_the_hypothesis_fails_the_last_iterate_has_its_path_only():
+    certificate = certify([0.1] * 10 + [0.01] * 20, TorchMomentum(0.9))
+    theorem_c = found(certificate, "Theorem C", "last iterate")
+    assert theorem_c.value is None
+    assert theorem_c.reason == "no multipliers satisfy its hypothesis"
+    assert certificate.best("last iterate").theorem == "length of the path"
+
+
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [
+        ([None], r"rates\[0\] = None"),
+        (["0.1"], r"rates\[0\] = '0.1'"),
+        ([[0.1], [0.2]], r"rates\[0\] = \[0.1\]"),
+        ([True], r"rates\[0\] = True"),
+        (0.1, "a schedule or a sequence of numbers"),
+        (None, "a schedule or a sequence of numbers"),
+    ],
+)
+def test_what_is_no_sequence_of_rates(rates, message):
+    with pytest.raises(TypeError, match=message):
+        certify(rates)

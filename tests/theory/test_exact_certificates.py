@@ -394,6 +394,13 @@ def test_a_certificate_can_be_read():
 HEAVY = UnifiedMomentum.heavy_ball(HALF)
 
 
+class Still:
+    """A method that never moves."""
+
+    def step_matrix(self, rates):
+        return np.full((len(rates), len(rates)), Fraction(0))
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -401,7 +408,7 @@ HEAVY = UnifiedMomentum.heavy_ball(HALF)
         (lambda: prove(SHORT, UnifiedMomentum(0.5), **UNIT), TypeError, "step matrix .* exact"),
         (lambda: prove(SHORT, HEAVY, distance=1.0, subgradient=1), TypeError, "distance must be"),
         (lambda: prove(SHORT, HEAVY, distance=0, subgradient=1), ValueError, "distance .* got 0"),
-        (lambda: prove([], HEAVY, **UNIT), ValueError, "at least one rate"),
+        (lambda: prove([], HEAVY, **UNIT), ValueError, "at least one entry"),
         (lambda: prove(SHORT, HEAVY, criterion="mean", **UNIT), ValueError, "criterion .*'mean'"),
         (lambda: prove(SHORT, HEAVY, max_denominator=0, **UNIT), ValueError, "max_denominator"),
         (lambda: from_theorem_a(SHORT, TorchMomentum(HALF), **UNIT), TypeError, "UnifiedMomentum"),
@@ -410,7 +417,8 @@ HEAVY = UnifiedMomentum.heavy_ball(HALF)
         (lambda: from_theorem_a([HALF, TINY, 5], HEAVY, **UNIT), InvalidProof, "weight of f_1"),
         (lambda: from_virtual_steps([1], SHORT, HEAVY, **UNIT), ValueError, "one entry per rate"),
         (lambda: from_virtual_steps([0] * 3, SHORT, HEAVY, **UNIT), ValueError, "not all 0"),
-        (lambda: from_virtual_steps([1, 1], [0, 1], HEAVY, **UNIT), ValueError, "own subgradient"),
+        (lambda: prove([0, 1], HEAVY, **UNIT), ValueError, "finite and > 0"),
+        (lambda: from_virtual_steps([1] * 2, [1] * 2, Still(), **UNIT), ValueError, "own sub"),
         (lambda: from_virtual_steps([TINY, 1, 1], SHORT, HEAVY, **UNIT), InvalidProof, "f_0 ≥ f_1"),
     ],
 )  # fmt: skip
