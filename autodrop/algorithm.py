@@ -123,7 +123,8 @@ def run(
                 new = rule.policy.lowered(old) if decision.drop else old
                 if new != old:
                     degrees = None if math.isnan(ω[b]) else math.degrees(ω[b])
-                    drops[b].append(DropEvent(t, rule.windows(t) - 1, old, new, degrees))
+                    event = DropEvent(t, rule.windows(t) - 1, old, new, degrees, t)
+                    drops[b].append(event)
                     rates[b] = new[0]
                     passed = None
             if passed is None:

@@ -87,6 +87,7 @@ class DropEvent:
     """One drop of the learning rate.
 
     step: updates done when the drop was applied; it acts from the next update on.
+    observed: updates done when the rule's moment came; step − observed is the lag.
     window: index of the window that triggered it, from 0.
     old_lr, new_lr: the rate of each parameter group before and after.
     angle: the angular velocity of that window, in degrees; None if that window had none (the
@@ -98,3 +99,4 @@ class DropEvent:
     old_lr: tuple[float, ...]
     new_lr: tuple[float, ...]
     angle: float | None
+    observed: int

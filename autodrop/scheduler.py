@@ -12,10 +12,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from autodrop.averaging import WeightedAverage
+from autodrop.counting import UpdateCounter
 from autodrop.detectors import Detector, GaussianSaturation, Smoothing, Test
 from autodrop.policy import DropEvent, DropPolicy
 from autodrop.rules import Observation, Rule, RuleState, arxiv2021, uai2024
-from autodrop.tracker import AngularVelocity
+from autodrop.tracker import Accumulation, AngularVelocity
 from autodrop.warning import warn
 
 __all__ = ["AutoDrop"]
@@ -41,7 +42,8 @@ class AutoDrop(LRScheduler):
         sequence with one for each parameter group.
     detector: an instance, see `autodrop.detectors`; default `GaussianSaturation()`.
     observation: see `Rule`.
-    dtype: of the three copies of the parameters that tracking keeps; see `AngularVelocity`.
+    accumulation, direction, lag, stride: see `AngularVelocity`. With a lag the rates drop that many
+        updates later, and nothing waits for the device in between; averages need lag = 0.
     last_epoch: leave it at -1. Any other n is for an optimizer whose loaded groups hold an
         "initial_lr" (torch raises KeyError if one does not): torch takes `base_lrs` from there and
         counts on from n + 1. Angles and windows do not come back that way; `load_state_dict` on a
@@ -86,7 +88,10 @@ class AutoDrop(LRScheduler):
         max_threshold: float | None = None,
         average: bool = False,
         observation: Observation = "mean",
-        dtype: torch.dtype = torch.float64,
+        accumulation: Accumulation = "auto",
+        direction: torch.dtype | None = None,
+        lag: int = 0,
+        stride: int = 1,
         last_epoch: int = -1,
     ) -> None:
         policy = DropPolicy(factor, min_lr, wait, max_threshold, average)
@@ -96,8 +101,16 @@ class AutoDrop(LRScheduler):
         """Every angle so far, in degrees."""
         self.drops: list[DropEvent] = []
         """Every drop that changed a rate."""
-        self._dtype = dtype
+        if average and lag:
+            raise ValueError(f"average needs lag = 0, got {lag}")
+        self._tracking: dict[str, Any] = {
+            "accumulation": accumulation,
+            "direction": direction,
+            "lag": lag,
+            "stride": stride,
+        }
         super().__init__(optimizer, last_epoch)
+        self._counter = UpdateCounter(optimizer)
 
     @classmethod
     def from_rule(
@@ -105,12 +118,15 @@ class AutoDrop(LRScheduler):
         optimizer: Optimizer,
         rule: Rule,
         *,
-        dtype: torch.dtype = torch.float64,
+        accumulation: Accumulation = "auto",
+        direction: torch.dtype | None = None,
+        lag: int = 0,
+        stride: int = 1,
         last_epoch: int = -1,
     ) -> Self:
         """The scheduler that follows `rule`, whose thresholds are in degrees.
 
-        dtype, last_epoch, errors: see `AutoDrop`.
+        The other arguments, and errors: see `AutoDrop`.
         """
         policy = rule.policy
         return cls(
@@ -123,7 +139,10 @@ class AutoDrop(LRScheduler):
             max_threshold=policy.max_threshold,
             average=policy.average,
             observation=rule.observation,
-            dtype=dtype,
+            accumulation=accumulation,
+            direction=direction,
+            lag=lag,
+            stride=stride,
             last_epoch=last_epoch,
         )
 
@@ -139,12 +158,16 @@ class AutoDrop(LRScheduler):
         buffer: int = 10,
         smoothing: Smoothing = "time",
         test: Test = "signed",
-        dtype: torch.dtype = torch.float64,
+        accumulation: Accumulation = "auto",
+        direction: torch.dtype | None = None,
+        lag: int = 0,
+        stride: int = 1,
         last_epoch: int = -1,
     ) -> Self:
         """Algorithm 1 of UAI 2024 (p. 3607), threshold in degrees.
 
-        window: k updates. dtype, last_epoch, errors: see `AutoDrop`. The rest: `rules.uai2024`.
+        window: k updates. accumulation to last_epoch, errors: see `AutoDrop`. The rest:
+        `rules.uai2024`.
         """
         rule = uai2024(
             window,
@@ -155,7 +178,15 @@ class AutoDrop(LRScheduler):
             smoothing=smoothing,
             test=test,
         )
-        return cls.from_rule(optimizer, rule, dtype=dtype, last_epoch=last_epoch)
+        return cls.from_rule(
+            optimizer,
+            rule,
+            accumulation=accumulation,
+            direction=direction,
+            lag=lag,
+            stride=stride,
+            last_epoch=last_epoch,
+        )
 
     @classmethod
     def arxiv2021(
@@ -169,12 +200,15 @@ class AutoDrop(LRScheduler):
         max_threshold: float = 1.0,
         wait: int = 20,
         average: bool = False,
-        dtype: torch.dtype = torch.float64,
+        accumulation: Accumulation = "auto",
+        direction: torch.dtype | None = None,
+        lag: int = 0,
+        stride: int = 1,
         last_epoch: int = -1,
     ) -> Self:
         """The rule of arXiv 2111.15317 (2021), thresholds in degrees.
 
-        window: updates per epoch. dtype, last_epoch, errors: see `AutoDrop`. The rest:
+        window: updates per epoch. accumulation to last_epoch, errors: see `AutoDrop`. The rest:
         `rules.arxiv2021`.
         """
         rule = arxiv2021(
@@ -186,7 +220,15 @@ class AutoDrop(LRScheduler):
             wait=wait,
             average=average,
         )
-        return cls.from_rule(optimizer, rule, dtype=dtype, last_epoch=last_epoch)
+        return cls.from_rule(
+            optimizer,
+            rule,
+            accumulation=accumulation,
+            direction=direction,
+            lag=lag,
+            stride=stride,
+            last_epoch=last_epoch,
+        )
 
     def step(self, epoch: int | None = None) -> None:
         """Take note of one update of the optimizer, and drop the rates if the rule says so.
@@ -210,7 +252,7 @@ class AutoDrop(LRScheduler):
         self._last_lr = _rates(self.optimizer)  # copies also where older torch aliases tensors
         if initial:
             self._start()
-        elif epoch is None:
+        elif epoch is None and self._counter.take(self.optimizer):
             self._note_update()
 
     def __repr__(self) -> str:
@@ -229,6 +271,7 @@ class AutoDrop(LRScheduler):
     def _get_closed_form_lr(self) -> list[float | torch.Tensor]:
         """SequentialLR's way to start a scheduler: the initial rates, and x_0 is now."""
         self._start()
+        self._counter.take(self.optimizer)  # updates before its turn do not count
         return _copied(self.base_lrs)
 
     def state_dict(self) -> dict[str, Any]:
@@ -301,7 +344,7 @@ class AutoDrop(LRScheduler):
         params = self._params()
         self._state = self.rule.init()
         self._tracker = AngularVelocity(
-            params, self.rule.window, self._dtype, self.rule.observation
+            params, self.rule.window, self.rule.observation, **self._tracking
         )
         self._average = WeightedAverage(params) if self.rule.policy.average else None
 
@@ -311,7 +354,9 @@ class AutoDrop(LRScheduler):
         if count != len(tracker.params):
             self._restart(count)
         angle = tracker.update()
-        t = tracker.updates
+        t = tracker.updates - tracker.lag
+        if t < 1:
+            return
         if rule.observes(t):
             if angle is not None:
                 self.angular_velocities.append(math.degrees(angle))
@@ -344,8 +389,10 @@ class AutoDrop(LRScheduler):
             return
         self._last_lr = _rates(self.optimizer)
         angle = None if self._tracker.angle is None else math.degrees(self._tracker.angle)
-        window = self.rule.windows(self._tracker.updates) - 1
-        self.drops.append(DropEvent(self.last_epoch, window, old, new, angle))
+        tracker = self._tracker
+        observed = tracker.updates - tracker.lag
+        window = self.rule.windows(observed) - 1
+        self.drops.append(DropEvent(tracker.updates, window, old, new, angle, observed))
 
     def _restart(self, count: int) -> None:
         """The optimizer's parameters are others than before."""

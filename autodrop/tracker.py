@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 
+from autodrop.accumulation import AnchoredSums, PlainSums, Sums, layout
 from autodrop.angle import angle_from_products
+from autodrop.checks import check_integer
+from autodrop.readout import Readout
 from autodrop.rules import Observation, check_window
 from autodrop.warning import warn
 
-__all__ = ["AngularVelocity"]
+__all__ = ["Accumulation", "AngularVelocity"]
+
+Accumulation = Literal["auto", "plain", "anchored"]
 
 # A squared length below this has lost digits to underflow: normal numbers end at 2.2e-308.
 _LEAST_SQUARE = torch.finfo(torch.float64).tiny / torch.finfo(torch.float64).eps
-# Elements per float64 product, which bounds the temporary memory of a window's end.
-_CHUNK = 2**24
 
 
 class AngularVelocity:
@@ -33,13 +36,21 @@ class AngularVelocity:
         angle = velocity.update()       # radians at a window's end, else None
 
     params: an iterable of dense real floating-point tensors, on any devices, followed in place.
-    window: k ≥ 1 updates. T updates give ⌊T/k⌋ − 2 angles, the first at T = 3k.
-    dtype: of the three copies of the parameters that are kept. float64 resolves what the
-        parameters themselves do. float32 halves the memory and rounds the sums: angles near 0
-        come out 0.02° too large where the means step by 1e-3 of ‖x‖, 0.2° at 1e-4, 5° at 1e-5;
-        near 90° the error is 1e-4° to 0.1° (measured, k = 64, 2·10⁵ float32 parameters).
+    window: k ≥ 1 updates. T updates give ⌊T/k⌋ − 2 angles, the first at T = 3k + lag.
     observation: "mean", or "snapshot", for which y_i is the iterate after the first update of
         window i (arXiv 2111.15317) and window ≥ 2.
+    accumulation: "plain" sums the iterates, in float32 (float64 for float64 parameters): three
+        copies of the parameters. "anchored" sums their deviations from the mean of the last window:
+        3.5 copies, for float32 parameters only, others are summed plainly. "auto" is anchored for
+        float32. Errors measured for float32 parameters (2·10⁵, k = 64, angles of 5° and 90°):
+        anchored below 1e-7° where the means step by 1e-2 … 1e-4 of ‖x‖; plain 5e-6° at 1e-2,
+        2e-4° at 1e-3, 0.01° at 1e-4. bfloat16 and float16 lose next to nothing in float32 sums.
+    direction: the dtype in which the last step is kept where sums are anchored; torch.bfloat16
+        makes it three copies, for angles less exact near 0. Default: that of the parameters.
+    lag: updates after a window's end at which its angle is read, 0 ≤ lag < k. Within a window and
+        at its end nothing waits for the device; with lag ≥ 1 neither does the reading, as a rule,
+        since the numbers were sent on their way to the host lag updates earlier.
+    stride: r, a divisor of k: the mean is over every r-th iterate, t = ik, ik + r, ….
 
     Products are summed in float64 over all parameters. A window in which the mean did not move
     (by less than 1e-146) or is not finite has no angle: `update` warns (RuntimeWarning), returns
@@ -47,53 +58,81 @@ class AngularVelocity:
     further lost windows go unreported.
 
     Raises TypeError unless params are dense real floating-point tensors, ValueError if they have
-    no elements or for a window, dtype or observation out of range.
+    no elements or for an argument out of range.
     """
 
     def __init__(
         self,
         params: Iterable[torch.Tensor],
         window: int = 64,
-        dtype: torch.dtype = torch.float64,
         observation: Observation = "mean",
+        *,
+        accumulation: Accumulation = "auto",
+        direction: torch.dtype | None = None,
+        lag: int = 0,
+        stride: int = 1,
     ) -> None:
         if observation not in ("mean", "snapshot"):
             raise ValueError(f"observation must be 'mean' or 'snapshot', got {observation!r}")
         check_window(window, observation)
-        if dtype not in (torch.float64, torch.float32):
-            raise ValueError(f"dtype must be torch.float64 or torch.float32, got {dtype}")
+        if accumulation not in get_args(Accumulation):
+            raise ValueError(
+                f"accumulation must be one of {get_args(Accumulation)}, got {accumulation!r}"
+            )
+        if direction not in (None, torch.float32, torch.bfloat16):
+            raise ValueError(
+                f"direction must be None, torch.float32 or torch.bfloat16, got {direction}"
+            )
+        check_integer("lag", lag, 0)
+        if lag >= window:
+            raise ValueError(f"lag must be < window = {window}, got {lag}")
+        check_integer("stride", stride, 1)
+        if window % stride or (observation == "snapshot" and stride > 1):
+            raise ValueError(
+                f"stride must divide window = {window}, and be 1 for snapshots, got {stride}"
+            )
         self.window = window
         self.observation = observation
-        self.dtype = dtype
+        self.accumulation = accumulation
+        self.direction = direction
+        self.lag = lag
+        self.stride = stride
         self.updates = 0
         self.angle: float | None = None
-        """The angle of the last finished window in radians, None if there was none."""
+        """The angle of the last window that was read, in radians; None if it had none."""
+        self._readout: Readout | None = None
         self._allocate(params)
         if observation == "mean":
-            self._accumulate()
+            self._add()
 
     @property
     def params(self) -> tuple[torch.Tensor, ...]:
         """The tensors that are followed."""
         return self._params
 
+    @torch.no_grad()
     def update(self) -> float | None:
-        """Take note of one update of the parameters; ω_i in radians, [0, π], if it ends a window.
+        """Take note of one update of the parameters; ω_i in radians, [0, π], if one is read now.
 
-        None within a window, and where a window has no angle (see above).
+        That is `lag` updates after the end of a window. None at other times, and where a window
+        has no angle (see above).
         """
         self.updates += 1
         phase = self.updates % self.window
         if self.observation == "snapshot":
-            if phase != 1:
-                return None
-            self._accumulate()
-            return self._close()
-        # The window ends before x_t, t = (i+1)k, which opens the next one.
-        angle = self._close() if phase == 0 else None
-        self._accumulate()
-        return angle
+            if phase == 1:
+                self._add()
+                self._close()
+        else:
+            if phase == 0:  # before x_t, t = (i+1)k, which opens the next window
+                self._close()
+            if phase % self.stride == 0:
+                self._add()
+        if self._readout is None or self.updates < self._due:
+            return None
+        return self._read()
 
+    @torch.no_grad()
     def restart(self, params: Iterable[torch.Tensor] | None = None) -> None:
         """Forget what was seen; go on with the next whole window, on `params` if given.
 
@@ -102,30 +141,41 @@ class AngularVelocity:
         """
         if params is not None:
             self._allocate(params)
-        torch._foreach_zero_(self._sum)
+        else:
+            for sums in self._sums:
+                sums.reset()
+        self._readout = None
+        self._known = 0
         # What is left of the current window is no whole window.
-        self._known = -1 if self.observation == "mean" else 0
+        self._partial = self.observation == "mean"
         self._lost = False
         self.angle = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that `update` depends on, copied; loads with torch.load(weights_only=True)."""
+        """Everything that `update` depends on, copied; loads with torch.load(weights_only=True).
+
+        It waits for an angle that is on its way.
+        """
         return {
             **self._config(),
             "shapes": [list(p.shape) for p in self._params],
+            "layouts": [layout(p) for p in self._params],
             "updates": self.updates,
             "angle": self.angle,
             "known": self._known,
-            "sum": [tensor.clone() for tensor in self._sum],
-            "previous": [tensor.clone() for tensor in self._previous],
-            "step": [tensor.clone() for tensor in self._step],
+            "partial": self._partial,
+            "pending": None if self._readout is None else list(self._readout.read()),
+            "due": self._due,
+            "copies": {
+                name: [tensor.clone() for tensor in tensors] for name, tensors in self._copies()
+            },
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a `state_dict`.
 
-        Raises ValueError, and changes nothing, unless it has this window, observation, dtype and
-        these shapes of the parameters.
+        Raises ValueError, and changes nothing, unless it has the same window, observation,
+        accumulation, direction, lag and stride, and these shapes of the parameters.
         """
         for name, value in self._config().items():
             if state_dict[name] != value:
@@ -142,71 +192,101 @@ class AngularVelocity:
                 raise ValueError(
                     f"parameter {i} of the saved state must have shape {shape}, got {other}"
                 )
+        for i, p in enumerate(self._params):
+            if layout(p) != list(state_dict["layouts"][i]):
+                raise ValueError(
+                    f"parameter {i} of the saved state must have the memory layout (strides) "
+                    f"{layout(p)}, got {state_dict['layouts'][i]}"
+                )
+        copies = state_dict["copies"]
+        for name, tensors in self._copies():
+            if [t.dtype for t in tensors] != [t.dtype for t in copies.get(name, ())]:
+                raise ValueError(
+                    f"{name} of the saved state must be {len(tensors)} tensors of the dtypes that "
+                    "these parameters call for"
+                )
         self.updates = state_dict["updates"]
         self.angle = state_dict["angle"]
         self._known = state_dict["known"]
+        self._partial = state_dict["partial"]
+        pending = state_dict["pending"]
+        self._readout = None if pending is None else Readout.known(pending)
+        self._due = state_dict["due"]
         self._lost = False
-        for name, tensors in (
-            ("sum", self._sum),
-            ("previous", self._previous),
-            ("step", self._step),
-        ):
-            for tensor, copy in zip(tensors, state_dict[name], strict=True):
+        for name, tensors in self._copies():
+            for tensor, copy in zip(tensors, copies[name], strict=True):
                 tensor.copy_(copy)
 
     def _config(self) -> dict[str, Any]:
         return {
             "window": self.window,
             "observation": self.observation,
-            "dtype": str(self.dtype),
+            "accumulation": self.accumulation,
+            "direction": None if self.direction is None else str(self.direction),
+            "lag": self.lag,
+            "stride": self.stride,
         }
 
+    def _copies(self) -> Iterable[tuple[str, list[torch.Tensor]]]:
+        for sums in self._sums:
+            for name in sums.copies:
+                yield f"{type(sums).__name__}.{name}", getattr(sums, name)
+
+    @torch.no_grad()
     def _allocate(self, params: Iterable[torch.Tensor]) -> None:
         self._params = _checked(params)
-        self._sum, self._previous, self._step = (
-            [torch.zeros(p.shape, dtype=self.dtype, device=p.device) for p in self._params]
-            for _ in range(3)
-        )
-        # What is remembered: 1 the last window, 2 also the step that led to it; −1 if even the
-        # current window is not whole.
+        anchored = [self.accumulation != "plain" and p.dtype == torch.float32 for p in self._params]
+        plain = [p for p, flag in zip(self._params, anchored, strict=True) if not flag]
+        others = [p for p, flag in zip(self._params, anchored, strict=True) if flag]
+        self._sums: list[Sums] = []
+        if plain:
+            self._sums.append(PlainSums(plain))
+        if others:
+            self._sums.append(AnchoredSums(others, self.direction))
+        # How many windows are remembered: 1 the last mean, 2 also the step that led to it.
         self._known = 0
+        # Whether the current window lacks its first iterates.
+        self._partial = False
         # From the first lost window to the next angle: warned of once.
         self._lost = False
-        # One multi-tensor operation for each device and dtype.
-        groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
-        for i, p in enumerate(self._params):
-            groups.setdefault((p.device, p.dtype), []).append(i)
-        self._groups = list(groups.values())
+        self._readout = None
+        self._due = 0
 
-    @torch.no_grad()
-    def _accumulate(self) -> None:
-        for group in self._groups:
-            torch._foreach_add_([self._sum[i] for i in group], [self._params[i] for i in group])
+    def _add(self) -> None:
+        for sums in self._sums:
+            sums.add()
 
-    @torch.no_grad()
-    def _close(self) -> float | None:
-        """End a window: the sum does for the mean, since angles do not see the factor 1/k."""
+    def _close(self) -> None:
+        """End a window on the devices, and send its three products on their way to the host."""
+        if self._partial:
+            self._partial = False
+            for sums in self._sums:
+                sums.reset()
+            return
+        count = 1 if self.observation == "snapshot" else self.window // self.stride
+        totals: dict[torch.device, torch.Tensor] = {}
+        for sums in self._sums:
+            for device, products in sums.close(count).items():
+                before = totals.get(device)
+                totals[device] = products if before is None else before + products
+        self._readout = Readout(list(totals.values()))
+        self._due = self.updates + self.lag
+
+    def _read(self) -> float | None:
+        """The angle of the window that was closed last."""
+        assert self._readout is not None
+        new, old, product = self._readout.read()
+        self._readout = None
         self.angle = None
-        if self._known < 0:
-            self._known = 0
-            torch._foreach_zero_(self._sum)
+        if not math.isfinite(new):
+            self._lose("are not finite, or moved beyond the float64 range,")
             return None
-        if not _finite(self._sum):
-            self._lose("are not finite")
+        if self._known and not new > _LEAST_SQUARE:
+            self._lose("did not move")
             return None
-        if self._known > 0:
-            # previous ← y_i − y_{i−1}
-            torch._foreach_neg_(self._previous)
-            torch._foreach_add_(self._previous, self._sum)
-            new, old, product = _products(self._previous, self._step)
-            if not _LEAST_SQUARE < new < math.inf:
-                self._lose("did not move" if new < math.inf else "moved beyond the float64 range")
-                return None
-            if self._known == 2:
-                self.angle = angle_from_products(new, old, product)
-                self._lost = False
-        self._step, self._previous, self._sum = self._previous, self._sum, self._step
-        torch._foreach_zero_(self._sum)
+        if self._known == 2:
+            self.angle = angle_from_products(new, old, product)
+            self._lost = False
         self._known = min(self._known + 1, 2)
         return self.angle
 
@@ -214,11 +294,10 @@ class AngularVelocity:
         if not self._lost:
             warn(
                 f"no angular velocity: the parameters {what} in the window of {self.window} "
-                f"updates that ended with update {self.updates}; tracking starts afresh, and "
-                "further lost windows go unreported until angles return"
+                f"updates that ended with update {self.updates - self.lag}; tracking starts "
+                "afresh, and further lost windows go unreported until angles return"
             )
         self._lost = True
-        torch._foreach_zero_(self._sum)
         self._known = 0
 
 
@@ -243,24 +322,3 @@ def _checked(params: Iterable[torch.Tensor]) -> tuple[torch.Tensor, ...]:
     if sum(p.numel() for p in checked) == 0:
         raise ValueError(f"params must hold at least one element, got {len(checked)} tensors")
     return checked
-
-
-def _finite(tensors: list[torch.Tensor]) -> bool:
-    """Whether every entry is finite, with one read-back from each device."""
-    norms: dict[torch.device, list[torch.Tensor]] = {}
-    filled = [tensor for tensor in tensors if tensor.numel()]
-    for tensor, norm in zip(filled, torch._foreach_norm(filled, ord=math.inf), strict=True):
-        norms.setdefault(tensor.device, []).append(norm)
-    return all(math.isfinite(torch.stack(of_device).sum().item()) for of_device in norms.values())
-
-
-def _products(us: list[torch.Tensor], vs: list[torch.Tensor]) -> tuple[float, float, float]:
-    """⟨u,u⟩, ⟨v,v⟩, ⟨u,v⟩ in float64 over all tensors, with one read-back from each device."""
-    totals: dict[torch.device, torch.Tensor] = {}
-    for u, v in zip(us, vs, strict=True):
-        pieces = zip(u.flatten().split(_CHUNK), v.flatten().split(_CHUNK), strict=True)
-        for a, b in ((a.double(), b.double()) for a, b in pieces):
-            products = torch.stack((a.dot(a), b.dot(b), a.dot(b)))
-            totals[u.device] = totals[u.device] + products if u.device in totals else products
-    read = [total.tolist() for total in totals.values()]
-    return tuple(map(math.fsum, zip(*read, strict=True)))  # type: ignore[return-value]

@@ -7,6 +7,8 @@ square root and one arc tangent. Angles are degrees throughout, None where there
 import math
 from fractions import Fraction
 
+import numpy as np
+
 
 def angle(u, v):
     """∠(u, v) in degrees; None if u or v is zero."""
@@ -160,3 +162,45 @@ def train_by_epochs(
                         snapshots = []
                     waiting = []
     return rates, angles, drops, x
+
+
+class Float64Angles:
+    """ω_i of tensors in float64: for vectors too long for `window_angle`.
+
+    `update` after each update gives ω_i in degrees where a window ends, else None. Deviations from
+    x_0 are exact but for 2⁻⁵³ of them. stride: only x_t with t divisible by it are averaged.
+    """
+
+    def __init__(self, params, k, observation="mean", stride=1):
+        self.params, self.k, self.observation, self.stride = params, k, observation, stride
+        self.start = np.zeros(1)
+        self.start = self.deviation()
+        self.t, self.window, self.means = 0, [], []
+        if observation == "mean":
+            self.window.append(self.deviation())
+
+    def deviation(self):
+        parts = [p.detach().double().reshape(-1).numpy() for p in self.params]
+        return np.concatenate(parts) - self.start
+
+    def update(self):
+        self.t += 1
+        if self.observation == "snapshot":
+            if self.t % self.k != 1:
+                return None
+            self.means.append(self.deviation())
+        else:
+            ended = self.t % self.k == 0
+            if ended:
+                self.means.append(np.mean(self.window, axis=0))
+                self.window = []
+            if self.t % self.stride == 0:
+                self.window.append(self.deviation())
+            if not ended:
+                return None
+        self.means = self.means[-3:]
+        if len(self.means) < 3 or not np.isfinite(self.means).all():
+            return None
+        v, u = np.diff(self.means, axis=0)
+        û, v̂ = u / np.linalg.norm(u), v / np.linalg.norm(v)
+        return math.degrees(2 * math.atan2(np.linalg.norm(û - v̂), np.linalg.norm(û + v̂)))

@@ -1,0 +1,234 @@
+"""Which calls count as updates: AMP's skipped steps, accumulation, wrappers, copied optimizers."""
+
+import copy
+import gc
+import math
+import pickle
+import weakref
+
+import pytest
+import torch
+from torch.optim import lr_scheduler
+
+from autodrop import AutoDrop
+from autodrop.detectors import ThresholdSaturation
+
+
+class Loop:
+    """Eight parameters pulled to random targets."""
+
+    def __init__(self, seed=0, optimizer=None, window=2, **options):
+        self.generator = torch.Generator().manual_seed(seed)
+        self.p = torch.nn.Parameter(torch.zeros(8, dtype=torch.float32))
+        make = optimizer or (lambda params: torch.optim.SGD(params, lr=0.1))
+        self.optimizer = make([self.p])
+        self.scheduler = AutoDrop(
+            self.optimizer, window, detector=ThresholdSaturation(180.0), **options
+        )
+
+    def loss(self):
+        return ((self.p - torch.randn(8, generator=self.generator)) ** 2).sum()
+
+    def backward(self):
+        self.optimizer.zero_grad()
+        self.loss().backward()
+
+    @property
+    def updates(self):
+        return self.scheduler._tracker.updates
+
+
+SKIPPED = {3, 4, 9}
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_steps_that_a_scaler_skips_do_not_count(fused):
+    """Unfused they do not reach the optimizer, fused they arrive with found_inf."""
+
+    def train(skipped):
+        loop = Loop(optimizer=lambda params: torch.optim.SGD(params, lr=0.1, fused=fused))
+        scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+        counts = []
+        for t in range(12 + len(skipped)):
+            loop.optimizer.zero_grad()
+            if t in skipped:
+                scaler.scale(loop.p.sum()).backward()
+                loop.p.grad[0] = math.inf
+            else:
+                scaler.scale(loop.loss()).backward()
+            scaler.step(loop.optimizer)
+            scaler.update()
+            loop.scheduler.step()
+            counts.append(loop.updates)
+        return loop, counts
+
+    whole, _ = train(set())
+    loop, counts = train(SKIPPED)
+    assert counts == [1, 2, 3, 3, 3, 4, 5, 6, 7, 7, 8, 9, 10, 11, 12]
+    assert len(loop.scheduler.drops) >= 2
+    assert torch.equal(loop.p, whole.p)
+    assert loop.scheduler.angular_velocities == whole.scheduler.angular_velocities
+    assert loop.scheduler.drops == whole.scheduler.drops
+
+
+def test_accumulated_gradients_count_once():
+    """scheduler.step() with every micro-batch, optimizer.step() with every fourth."""
+    loop, counts = Loop(), []
+    for t in range(1, 25):
+        loop.loss().backward()
+        if t % 4 == 0:
+            loop.optimizer.step()
+            loop.optimizer.zero_grad()
+        if t == 1:  # torch's own opinion of a first call without an update
+            with pytest.warns(UserWarning, match="before `optimizer.step"):
+                loop.scheduler.step()
+        else:
+            loop.scheduler.step()
+        counts.append(loop.updates)
+    assert counts == [t // 4 for t in range(1, 25)]
+    assert len(loop.scheduler.angular_velocities) == 1
+
+
+def test_several_steps_of_the_optimizer_before_one_of_the_scheduler_count_once():
+    loop = Loop()
+    for t in range(1, 9):
+        for _ in range(3):
+            loop.backward()
+            loop.optimizer.step()
+        loop.scheduler.step()
+        assert loop.updates == t
+
+
+def test_a_closure_counts_once():
+    loop = Loop(optimizer=lambda params: torch.optim.LBFGS(params, lr=0.1, max_iter=4))
+    target = torch.arange(8.0)
+
+    def closure():
+        loop.optimizer.zero_grad()
+        loss = ((loop.p - target) ** 4).sum()
+        loss.backward()
+        return loss
+
+    for t in range(1, 4):
+        loop.optimizer.step(closure)
+        loop.scheduler.step()
+        assert loop.updates == t
+
+
+def step(scheduler, p):
+    scheduler.optimizer.zero_grad()
+    (p**2).sum().backward()
+    scheduler.optimizer.step()
+    scheduler.step()
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_a_copied_scheduler_mends_the_hook_of_its_copied_optimizer(clone):
+    loop = Loop()
+    for _ in range(3):
+        loop.backward()
+        loop.optimizer.step()
+        loop.scheduler.step()
+    twin = clone(loop.scheduler)
+    (p,) = twin.optimizer.param_groups[0]["params"]
+    assert p is not loop.p
+    with pytest.warns(RuntimeWarning, match="lost AutoDrop's hook") as caught:
+        step(twin, p)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    assert twin._tracker.updates == 4
+    twin.step()  # silent, and no update
+    assert twin._tracker.updates == 4
+    step(twin, p)
+    assert twin._tracker.updates == 5
+    assert loop.updates == 3
+
+
+def test_hooks_that_were_cleared_are_renewed():
+    loop = Loop()
+    loop.optimizer._optimizer_step_post_hooks.clear()
+    loop.backward()
+    loop.optimizer.step()
+    with pytest.warns(RuntimeWarning, match="lost AutoDrop's hook"):
+        loop.scheduler.step()
+    loop.scheduler.step()
+    assert loop.updates == 1
+    loop.backward()
+    loop.optimizer.step()
+    loop.scheduler.step()
+    assert loop.updates == 2
+
+
+def test_the_hook_survives_load_state_dict():
+    loop = Loop()
+    loop.optimizer.load_state_dict(loop.optimizer.state_dict())
+    loop.backward()
+    loop.optimizer.step()
+    loop.scheduler.step()
+    assert loop.updates == 1
+
+
+def test_the_hook_keeps_no_scheduler_alive():
+    loop = Loop()
+    gone = weakref.ref(loop.scheduler._counter)
+    del loop.scheduler
+    gc.collect()
+    assert gone() is None
+    loop.backward()
+    loop.optimizer.step()  # a hook of nobody
+
+
+def test_two_schedulers_of_one_optimizer_count_apart():
+    loop = Loop()
+    other = AutoDrop(loop.optimizer, 2)
+    for t in range(1, 4):
+        loop.backward()
+        loop.optimizer.step()
+        loop.scheduler.step()
+        other.step()
+        assert (loop.updates, other._tracker.updates) == (t, t)
+
+
+# Older torch warns of the epoch that its own SequentialLR passes.
+@pytest.mark.filterwarnings("ignore:The epoch parameter:UserWarning")
+def test_updates_before_its_turn_do_not_count():
+    loop = Loop()
+    warm_up = lr_scheduler.LinearLR(loop.optimizer, 0.5, total_iters=2)
+    both = lr_scheduler.SequentialLR(loop.optimizer, [warm_up, loop.scheduler], milestones=[2])
+    for _ in range(2):
+        loop.backward()
+        loop.optimizer.step()
+        both.step()
+    both.step()  # AutoDrop's turn has come; this one is skipped
+    assert loop.updates == 0
+    loop.backward()
+    loop.optimizer.step()
+    both.step()
+    assert loop.updates == 1
+
+
+@pytest.mark.parametrize("lag", [1, 3])
+def test_a_lag_applies_the_same_windows_later(lag):
+    """The rate is too small to move where the path goes: angles and windows are the same."""
+
+    def train(lag):
+        loop = Loop(optimizer=lambda params: torch.optim.SGD(params, lr=1e-30), window=4, lag=lag)
+        rates = []
+        for _ in range(40):
+            loop.backward()
+            loop.optimizer.step()
+            with torch.no_grad():
+                loop.p += torch.randn(8, generator=loop.generator)
+            loop.scheduler.step()
+            rates.append(loop.optimizer.param_groups[0]["lr"])
+        return loop.scheduler, rates
+
+    (now, at_once), (later, delayed) = train(0), train(lag)
+    assert len(now.drops) == 7
+    assert len(later.drops) == 6  # the last one is still on its way
+    assert delayed == [1e-30] * lag + at_once[:-lag]
+    assert later.angular_velocities == now.angular_velocities[:-1]
+    for a, b in zip(now.drops, later.drops, strict=False):
+        assert (a.step - a.observed, b.step - b.observed) == (0, lag)
+        assert (b.observed, b.window, b.angle) == (a.observed, a.window, a.angle)
+        assert (b.old_lr, b.new_lr) == (a.old_lr, a.new_lr)
