@@ -11,6 +11,7 @@ anchored  S = Σ (x_t − a_i), where a_i + ρ_i = y_{i−1}: the last mean, rou
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -47,7 +48,7 @@ def _dense(t: torch.Tensor) -> bool:
     return True
 
 
-class Sums:
+class Sums(ABC):
     """The state of some tensors x: `add` takes them in, `close` ends a window.
 
     copies: names of the lists of tensors that are the state, for checkpoints.
@@ -70,13 +71,13 @@ class Sums:
             torch.zeros(p.numel(), dtype=dtype or p.dtype, device=p.device) for p in self.params
         ]
 
+    @abstractmethod
     def add(self) -> None:
         """Take in the tensors as they are now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def reset(self) -> None:
         """Forget the current window and the means before it; the next window starts here."""
-        raise NotImplementedError
 
     def close(self, count: int) -> dict[torch.device, torch.Tensor]:
         """End a window of `count` additions; (⟨s,s⟩, ⟨d,d⟩, ⟨s,d⟩) for each device, float64.
@@ -98,8 +99,9 @@ class Sums:
                 totals[p.device] = products if before is None else before + products
         return totals
 
+    @abstractmethod
     def _close_one(self, i: int, count: int) -> Tensors:
-        raise NotImplementedError
+        """End the window of the i-th tensor; its products, piece by piece."""
 
 
 def _finite(x: torch.Tensor) -> torch.Tensor:
