@@ -23,6 +23,7 @@ from paper_checks.claims import section5_4_sharper as sharper
 from paper_checks.claims import section12_0_proof as proof
 from paper_checks.claims import section12_3_rates as rates_claims
 from paper_checks.outcome import execute
+from tests.paper_checks.plants import Plant, returning
 from theory import StepwiseSchedule, UnifiedMomentum, bounds, designs, multipliers, simulate_convex
 from theory.potential import potential
 
@@ -104,22 +105,6 @@ def test_verdict_at_another_seed(check: Check) -> None:
     if outcome.counterexample is not None:
         assert len(outcome.counterexample.splitlines()) < 10
         execute(outcome.counterexample)
-
-
-@dataclass(frozen=True)
-class Plant:
-    """A mistake: `make` turns the function `name` of `owner` into a wrong one; `fact` must fail."""
-
-    check: Check
-    owner: Any
-    name: str
-    make: Callable[[Any], Any]
-    fact: str
-
-
-def returning(change: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A maker that changes what a function returns."""
-    return lambda right: lambda *args, **kwargs: change(right(*args, **kwargs))
 
 
 def given(**wrong: Any) -> Callable[[Any], Any]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -15,6 +14,7 @@ from paper_checks.claim import Check, Context, Verdict
 from paper_checks.claims import section5_1_method as method
 from paper_checks.claims import section5_3_reach as reach
 from paper_checks.outcome import execute
+from tests.paper_checks.plants import Plant, returning
 from theory import (
     StepwiseSchedule,
     TorchMomentum,
@@ -46,22 +46,6 @@ def test_verdict_at_another_seed(check: Check) -> None:
     if outcome.counterexample is not None:
         execute(outcome.counterexample)
         assert len(outcome.counterexample.splitlines()) <= 10
-
-
-@dataclass(frozen=True)
-class Plant:
-    """A mistake: `make` turns the function `name` of `owner` into a wrong one; `fact` must fail."""
-
-    check: Check
-    owner: Any
-    name: str
-    make: Callable[[Any], Any]
-    fact: str
-
-
-def returning(change: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A maker that changes what a function returns."""
-    return lambda right: lambda *args, **kwargs: change(right(*args, **kwargs))
 
 
 def _one_step_late(right: Any) -> Any:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -15,6 +13,7 @@ from paper_checks.claim import Check, Context, Verdict
 from paper_checks.claims import section5_2_model as model
 from paper_checks.claims import section12_1_algorithm2 as proof
 from paper_checks.outcome import execute
+from tests.paper_checks.plants import Plant, returning
 from theory import StepwiseSchedule, saturation, velocity_model
 from theory.velocity_model import Gaps, VelocityModel
 
@@ -40,22 +39,6 @@ def test_verdict_at_another_seed(check: Check) -> None:
     if outcome.counterexample is not None:
         assert len(outcome.counterexample.splitlines()) < 10
         execute(outcome.counterexample)
-
-
-@dataclass(frozen=True)
-class Plant:
-    """A mistake: `make` turns the function `name` of `owner` into a wrong one; `fact` must fail."""
-
-    check: Check
-    owner: Any
-    name: str
-    make: Callable[[Any], Any]
-    fact: str
-
-
-def returning(change: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A maker that changes what a function returns."""
-    return lambda right: lambda *args, **kwargs: change(right(*args, **kwargs))
 
 
 def _later(right: Any) -> Any:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -23,6 +21,7 @@ from paper_checks.claims import (
     section8,
 )
 from paper_checks.outcome import execute
+from tests.paper_checks.plants import Plant, returning
 from theory import moments, saturation
 
 EXPECTED = {
@@ -51,22 +50,6 @@ def test_verdict_at_another_seed(check: Check) -> None:
     assert outcome.verdict is EXPECTED[check]
     if outcome.counterexample is not None:
         execute(outcome.counterexample)
-
-
-@dataclass(frozen=True)
-class Plant:
-    """A mistake: `make` turns the function `name` of `owner` into a wrong one; `fact` must fail."""
-
-    check: Check
-    owner: Any
-    name: str
-    make: Callable[[Any], Any]
-    fact: str
-
-
-def returning(change: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A maker that changes what a function returns."""
-    return lambda right: lambda *args, **kwargs: change(right(*args, **kwargs))
 
 
 def _between_positions(right: Any) -> Any:
