@@ -381,6 +381,21 @@ def test_cases_where_the_best_iterate_was_worse_than_theorem_a(method, rates, co
     assert bound <= bounds.unified(rates, method, **constants) * (1 + ROUNDING)
 
 
+@pytest.mark.parametrize(
+    ("rates", "method"),
+    [
+        # With v_{−1} ≤ v_0 in place of v_{−1} ≤ v_0 − P_0: 0.986 of the exact worst case.
+        ([0.961, 0.341, 0.149, 0.034, 0.065], UnifiedMomentum(0.20480666199823264, 1.0)),
+        # Without W_s ≥ 0: 0.900 of it.
+        ([0.09, 0.02, 0.11], TorchMomentum(0.77)),
+    ],
+    ids=["ζ_0 ≥ P_0", "W_s ≥ 0"],
+)
+def test_best_iterate_keeps_every_hypothesis(rates, method):
+    exact = worst_case(rates, method, distance=1.0, subgradient=1.0).attained
+    assert multipliers.best_iterate(rates, method, distance=1.0, subgradient=1.0) >= exact
+
+
 def test_best_iterate_gains_from_small_late_rates():
     """Geometric decay: late iterates hardly move, so the bound is close to the exact value."""
     rates = [0.5 * 0.6**t for t in range(8)]
