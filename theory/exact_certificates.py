@@ -169,12 +169,7 @@ class RationalCertificate(ExactProblem):
         Raises `InvalidProof`, which names the condition that fails and its value.
         """
         N, R, G = self.points, self.distance, self.subgradient
-        for name in ("weights", "bounded"):
-            if len(getattr(self, name)) != N:
-                raise InvalidProof(
-                    f"{name} must have {N} entries for the criterion {self.criterion!r}, "
-                    f"got {len(getattr(self, name))}"
-                )
+        self.require_entries("weights", "bounded")
         for i, j, λ in self.multipliers:
             if not (STAR <= i < N and STAR <= j < N and i != j):
                 raise InvalidProof(f"no inequality runs from {i} to {j}: indices −1 … {N - 1}")

@@ -100,6 +100,15 @@ class ExactProblem:
         T = len(self.rates)
         return f"f(x_{T})" if self.criterion == "last" else f"min over t < {T} of f(x_t)"
 
+    def require_entries(self, *names: str) -> None:
+        """Raises `InvalidProof` unless each of these fields has one entry for every iterate."""
+        for name in names:
+            if len(getattr(self, name)) != self.points:
+                raise InvalidProof(
+                    f"{name} must have {self.points} entries for the criterion "
+                    f"{self.criterion!r}, got {len(getattr(self, name))}"
+                )
+
     def positions(self) -> Matrix:
         """x_t − x* in the basis (x_0 − x*, g_0, g_1, …), one row per iterate; x* last, all 0."""
         H, N = self.method.step_matrix(list(self.rates)), self.points

@@ -84,13 +84,8 @@ class RationalWitness(ExactProblem):
 
         Raises `InvalidProof`, which names the condition that fails and its value.
         """
-        N, R, G = self.points, self.distance, self.subgradient
-        for name in ("slopes", "offsets"):
-            if len(getattr(self, name)) != N:
-                raise InvalidProof(
-                    f"{name} must have {N} entries for the criterion {self.criterion!r}, "
-                    f"got {len(getattr(self, name))}"
-                )
+        R, G = self.distance, self.subgradient
+        self.require_entries("slopes", "offsets")
         if any(len(g) != len(self.initial) for g in self.slopes):
             raise InvalidProof(f"every slope must have {len(self.initial)} entries, like x_0")
         if dot(self.initial, self.initial) > R**2:
