@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
@@ -44,6 +44,7 @@ class AutoDrop(LRScheduler):
     observation: see `Rule`.
     accumulation, direction, lag, stride: see `AngularVelocity`. With a lag the rates drop that many
         updates later, and nothing waits for the device in between; averages need lag = 0.
+    on_drop: called with the `DropEvent` of each drop, just after the rates were lowered.
     last_epoch: leave it at -1. Any other n is for an optimizer whose loaded groups hold an
         "initial_lr" (torch raises KeyError if one does not): torch takes `base_lrs` from there and
         counts on from n + 1. Angles and windows do not come back that way; `load_state_dict` on a
@@ -92,6 +93,7 @@ class AutoDrop(LRScheduler):
         direction: torch.dtype | None = None,
         lag: int = 0,
         stride: int = 1,
+        on_drop: Callable[[DropEvent], object] | None = None,
         last_epoch: int = -1,
     ) -> None:
         policy = DropPolicy(factor, min_lr, wait, max_threshold, average)
@@ -99,8 +101,11 @@ class AutoDrop(LRScheduler):
         self.rule = Rule(window, detector, policy, observation)
         self.angular_velocities: list[float] = []
         """Every angle so far, in degrees."""
+        self.angle_steps: list[int] = []
+        """For each angle the number of updates with which its window ended."""
         self.drops: list[DropEvent] = []
         """Every drop that changed a rate."""
+        self.on_drop = on_drop
         if average and lag:
             raise ValueError(f"average needs lag = 0, got {lag}")
         self._tracking: dict[str, Any] = {
@@ -288,6 +293,7 @@ class AutoDrop(LRScheduler):
             "tracker": self._tracker.state_dict(),
             "average": None if self._average is None else self._average.state_dict(),
             "angular_velocities": list(self.angular_velocities),
+            "angle_steps": list(self.angle_steps),
             "drops": [dataclasses.asdict(event) for event in self.drops],
         }
 
@@ -324,6 +330,7 @@ class AutoDrop(LRScheduler):
             waited=state_dict["waited"],
         )
         self.angular_velocities = list(state_dict["angular_velocities"])
+        self.angle_steps = list(state_dict["angle_steps"])
         self.drops = [
             DropEvent(
                 **{
@@ -360,6 +367,7 @@ class AutoDrop(LRScheduler):
         if rule.observes(t):
             if angle is not None:
                 self.angular_velocities.append(math.degrees(angle))
+                self.angle_steps.append(t)
             self._state = rule.observe(self._state, angle)
         if not rule.acts(t):
             return
@@ -393,6 +401,8 @@ class AutoDrop(LRScheduler):
         observed = tracker.updates - tracker.lag
         window = self.rule.windows(observed) - 1
         self.drops.append(DropEvent(tracker.updates, window, old, new, angle, observed))
+        if self.on_drop is not None:
+            self.on_drop(self.drops[-1])
 
     def _restart(self, count: int) -> None:
         """The optimizer's parameters are others than before."""
