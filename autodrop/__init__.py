@@ -9,7 +9,7 @@
         scheduler.step()    # scheduler.angular_velocities, scheduler.drops, scheduler.get_last_lr()
 
 `AutoDrop` is the scheduler; `AngularVelocity` only measures; `angle_between` is the angle itself;
-`run` is the same rule on arrays. What a rule is made of: `detectors`, `DropPolicy`, `rules`.
+`run` is the same rule on arrays, `replay` on recorded angles. What a rule is made of: `detectors`, `DropPolicy`, `rules`.
 
 Source: Wang, Teng, Choromanska, "AutoDrop: Training Deep Learning Models with Automatic Learning
 Rate Drop", UAI 2024, PMLR 244:3603–3629; first version arXiv 2111.15317 (2021).
@@ -21,6 +21,7 @@ from autodrop import detectors, rules
 from autodrop.algorithm import Trajectory, run
 from autodrop.angle import angle_between, angle_from_products
 from autodrop.policy import DropEvent, DropPolicy
+from autodrop.replay import replay
 from autodrop.rules import Rule
 from autodrop.scheduler import AutoDrop
 from autodrop.tracker import AngularVelocity
@@ -40,6 +41,7 @@ __all__ = [
     "angle_between",
     "angle_from_products",
     "detectors",
+    "replay",
     "rules",
     "run",
 ]

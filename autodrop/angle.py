@@ -14,10 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-__all__ = ["angle_between", "angle_from_products"]
+__all__ = ["LEAST_SQUARE", "ROUNDING", "angle_between", "angle_from_products"]
 
-# n products summed in float64 are off by at most n·eps relatively; 2³² terms give 2⁻²⁰.
-_ROUNDING = 2.0**-20
+ROUNDING = 2.0**-20
+"""n products summed in float64 are off by at most n·eps relatively; 2³² terms give this."""
+
+LEAST_SQUARE = 2.0**-970
+"""A squared length below this has lost digits to underflow: normal numbers end at 2⁻¹⁰²²."""
 
 
 @overload
@@ -78,7 +81,7 @@ def angle_from_products(uu: float, vv: float, uv: float) -> float:
         if not 0.0 < value < math.inf:
             raise ValueError(f"{name} must be finite and > 0, got {value!r}")
     c = uv / (math.sqrt(uu) * math.sqrt(vv))
-    if not abs(c) <= 1.0 + _ROUNDING:
+    if not abs(c) <= 1.0 + ROUNDING:
         raise ValueError(
             f"uv must satisfy |uv| <= sqrt(uu * vv), got uu = {uu!r}, vv = {vv!r}, uv = {uv!r}"
         )

@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from typing import Any, Literal, get_args
 
 from torch.optim import Optimizer
 
 from autodrop.warning import warn
 
-__all__ = ["UpdateCounter"]
+__all__ = ["CallCounter", "Count", "UpdateCounter", "make_counter"]
+
+Count = Literal["updates", "calls"]
+
+
+def make_counter(optimizer: Optimizer, count: Count) -> UpdateCounter | CallCounter:
+    """The counter of that name; ValueError for another name."""
+    if count not in get_args(Count):
+        raise ValueError(f"count must be one of {get_args(Count)}, got {count!r}")
+    return UpdateCounter(optimizer) if count == "updates" else CallCounter()
+
+
+class CallCounter:
+    """Every call counts: for steps that no hook sees, such as replays of a CUDA graph."""
+
+    def take(self, optimizer: Optimizer) -> bool:
+        """True."""
+        return True
 
 
 class UpdateCounter:

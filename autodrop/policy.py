@@ -92,6 +92,7 @@ class DropEvent:
     old_lr, new_lr: the rate of each parameter group before and after.
     angle: the angular velocity of that window, in degrees; None if that window had none (the
         parameters did not move in it), which can happen while a rule waits.
+    group: the parameter group whose angle it was, and whose rate fell; None for the angle of all.
     """
 
     step: int
@@ -100,3 +101,4 @@ class DropEvent:
     new_lr: tuple[float, ...]
     angle: float | None
     observed: int
+    group: int | None = None

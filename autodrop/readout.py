@@ -1,8 +1,7 @@
-"""Three numbers on their way from the devices to the host, read when they are needed."""
+"""A few numbers on their way from the device to the host, read when they are needed."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Self
 
@@ -12,46 +11,34 @@ __all__ = ["Readout"]
 
 
 class Readout:
-    """Σ over devices of (⟨u,u⟩, ⟨v,v⟩, ⟨u,v⟩), float64; the copies start now and do not wait.
+    """A short float64 vector; its copy to the host starts now and does not wait.
 
-    On CUDA each device's three numbers go to pinned memory in the stream of the computation, with
-    an event behind them; `read` waits for the events, which as a rule have long passed. On other
-    devices the copy is an ordinary one, at the time of `read`.
+    From CUDA it goes to pinned memory in the stream of the computation, with an event behind it;
+    `read` waits for the event, which as a rule has long passed. From other devices the copy is an
+    ordinary one, at the time of `read`.
     """
 
-    def __init__(self, totals: Sequence[torch.Tensor]) -> None:
-        self._events: list[torch.cuda.Event] = []
-        self._totals: list[torch.Tensor] = []
-        self._known: tuple[float, float, float] | None = None
-        for total in totals:
-            if total.device.type == "cuda":
-                pinned = torch.empty(3, dtype=torch.float64, pin_memory=True)
-                pinned.copy_(total, non_blocking=True)
-                event = torch.cuda.Event()
-                event.record(torch.cuda.current_stream(total.device))
-                self._events.append(event)
-                self._totals.append(pinned)
-            else:
-                self._totals.append(total)
+    def __init__(self, vector: torch.Tensor) -> None:
+        self._event: torch.cuda.Event | None = None
+        self._vector = vector
+        self._known: list[float] | None = None
+        if vector.device.type == "cuda":
+            self._vector = torch.empty(vector.shape, dtype=vector.dtype, pin_memory=True)
+            self._vector.copy_(vector, non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record(torch.cuda.current_stream(vector.device))
 
     @classmethod
-    def known(cls, products: Sequence[float]) -> Self:
+    def known(cls, numbers: Sequence[float]) -> Self:
         """Numbers that are on the host already."""
-        readout = cls(())
-        new, old, product = products
-        readout._known = (new, old, product)
+        readout = cls(torch.empty(0))
+        readout._known = list(numbers)
         return readout
 
-    def read(self) -> tuple[float, float, float]:
-        """The three sums; may be called again."""
+    def read(self) -> list[float]:
+        """The numbers; may be called again."""
         if self._known is None:
-            for event in self._events:
-                event.synchronize()
-            rows = [total.tolist() for total in self._totals]
-            # fsum raises for inf − inf, which is what a parameter that is not finite leaves.
-            sums = [
-                math.fsum(column) if all(map(math.isfinite, column)) else math.nan
-                for column in zip(*rows, strict=True)
-            ]
-            self._known = (sums[0], sums[1], sums[2])
+            if self._event is not None:
+                self._event.synchronize()
+            self._known = self._vector.tolist()
         return self._known

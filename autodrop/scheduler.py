@@ -2,24 +2,51 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack
 
 import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from autodrop import saved
 from autodrop.averaging import WeightedAverage
-from autodrop.counting import UpdateCounter
+from autodrop.counting import Count, make_counter
 from autodrop.detectors import Detector, GaussianSaturation, Smoothing, Test
+from autodrop.device_decision import DeviceDecision
+from autodrop.momentum import Momentum, change_momentum, check_momentum
 from autodrop.policy import DropEvent, DropPolicy
 from autodrop.rules import Observation, Rule, RuleState, arxiv2021, uai2024
 from autodrop.tracker import Accumulation, AngularVelocity
 from autodrop.warning import warn
 
-__all__ = ["AutoDrop"]
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+__all__ = ["AutoDrop", "Options"]
+
+
+class Options(TypedDict, total=False):
+    """The keyword arguments of `AutoDrop` that are no part of a rule."""
+
+    accumulation: Accumulation
+    direction: torch.dtype | None
+    lag: int
+    stride: int
+    fraction: float
+    seed: int
+    offload: bool
+    process_group: ProcessGroup | Literal["auto"] | None
+    track: Callable[[str, torch.Tensor], bool] | None
+    per_group: bool
+    momentum: Momentum
+    update_bn: Callable[[], object] | None
+    dry_run: bool
+    on_drop: Callable[[DropEvent], object] | None
+    count: Count
+    decide: Literal["host", "device"]
+    last_epoch: int
 
 
 class AutoDrop(LRScheduler):
@@ -42,9 +69,28 @@ class AutoDrop(LRScheduler):
         sequence with one for each parameter group.
     detector: an instance, see `autodrop.detectors`; default `GaussianSaturation()`.
     observation: see `Rule`.
-    accumulation, direction, lag, stride: see `AngularVelocity`. With a lag the rates drop that many
-        updates later, and nothing waits for the device in between; averages need lag = 0.
-    on_drop: called with the `DropEvent` of each drop, just after the rates were lowered.
+    accumulation, direction, lag, stride, fraction, seed, offload, process_group: see
+        `AngularVelocity`. With a lag the rates drop that many updates later, and nothing waits for
+        the device in between; averages need lag = 0. An angle whose standard error (fraction < 1)
+        is above the detector's threshold drives no rule: the first one is a RuntimeError, later
+        ones are warned of and left out.
+    track: `track(name, parameter)` says whether a parameter is tracked; name is "" where the
+        optimizer was not given any. Default: all of them, frozen ones too, which cost memory and
+        count for nothing as long as they do not move.
+    per_group: one angle for each parameter group, which lowers the rate of that group alone
+        (`group_angular_velocities`, `DropEvent.group`); `angular_velocities` is that of all.
+    momentum: at a drop "keep" the optimizer's momentum buffers, as torch's schedulers do, "rescale"
+        or "zero" them; see `autodrop.momentum`.
+    update_bn: called after an average has replaced the parameters, for statistics that no longer
+        fit: `functools.partial(torch.optim.swa_utils.update_bn, loader, model)`.
+    dry_run: watch and record what would be dropped, and change nothing.
+    on_drop: called with the `DropEvent` of each drop, after all that it changed.
+    count: what is an update: "updates", a call of `step` after one of the optimizer, or "calls",
+        every call, for training steps that are replayed as CUDA graphs.
+    decide: "host", or "device": the rates, which must be tensors, are lowered by the device itself
+        at the end of a window, and nothing is read to decide; `lag` says when the host reads what
+        happened. For the rules of this package without averages, windows that are means, and
+        optimizers that take tensors as rates without reading them.
     last_epoch: leave it at -1. Any other n is for an optimizer whose loaded groups hold an
         "initial_lr" (torch raises KeyError if one does not): torch takes `base_lrs` from there and
         counts on from n + 1. Angles and windows do not come back that way; `load_state_dict` on a
@@ -60,6 +106,9 @@ class AutoDrop(LRScheduler):
     size of 128. Call `step` once per update: called once per epoch, a window spans that many
     epochs.
 
+    Over the ranks of torch.distributed (DDP, FSDP2's `fully_shard`, tensor parallel) all ranks make
+    the scheduler and drop at the same update; see `process_group`.
+
     A drop multiplies each group's current rate, so the scheduler composes with others that do so
     too (`ChainedScheduler`), and starts where its turn comes in a `SequentialLR`. A rate that is a
     tensor is filled in place. Parameter groups may be added: tracking starts afresh, with a
@@ -69,13 +118,14 @@ class AutoDrop(LRScheduler):
     state_dict, as with every torch scheduler.
 
     Raises TypeError or ValueError for hyperparameters and parameters that `DropPolicy`, `Rule` and
-    `AngularVelocity` refuse, ValueError unless min_lr is one floor or one for each group, TypeError
-    for what is no optimizer.
+    `AngularVelocity` refuse, for combinations that are excluded above, and unless min_lr is one
+    floor or one for each group; TypeError for what is no optimizer.
     """
 
     _tracker: AngularVelocity
-    _state: RuleState
+    _states: list[RuleState]
     _average: WeightedAverage | None
+    _device: DeviceDecision | None
 
     def __init__(
         self,
@@ -93,7 +143,18 @@ class AutoDrop(LRScheduler):
         direction: torch.dtype | None = None,
         lag: int = 0,
         stride: int = 1,
+        fraction: float = 1.0,
+        seed: int = 0,
+        offload: bool = False,
+        process_group: ProcessGroup | Literal["auto"] | None = "auto",
+        track: Callable[[str, torch.Tensor], bool] | None = None,
+        per_group: bool = False,
+        momentum: Momentum = "keep",
+        update_bn: Callable[[], object] | None = None,
+        dry_run: bool = False,
         on_drop: Callable[[DropEvent], object] | None = None,
+        count: Count = "updates",
+        decide: Literal["host", "device"] = "host",
         last_epoch: int = -1,
     ) -> None:
         policy = DropPolicy(factor, min_lr, wait, max_threshold, average)
@@ -103,35 +164,51 @@ class AutoDrop(LRScheduler):
         """Every angle so far, in degrees."""
         self.angle_steps: list[int] = []
         """For each angle the number of updates with which its window ended."""
+        self.group_angular_velocities: list[list[float]] = []
+        """The same for each parameter group, with per_group."""
+        self.group_angle_steps: list[list[int]] = []
+        """And the updates."""
         self.drops: list[DropEvent] = []
-        """Every drop that changed a rate."""
-        self.on_drop = on_drop
+        """Every drop that changed a rate, or with dry_run would have."""
         if average and lag:
             raise ValueError(f"average needs lag = 0, got {lag}")
+        if average and per_group:
+            raise ValueError("average needs per_group = False: it replaces all parameters at once")
+        if update_bn is not None and not average:
+            raise ValueError("update_bn is for averages, got average = False")
+        if decide not in ("host", "device"):
+            raise ValueError(f"decide must be 'host' or 'device', got {decide!r}")
+        if decide == "device" and (average or observation != "mean" or fraction < 1.0):
+            raise ValueError(
+                "decide = 'device' needs average = False, observation = 'mean' and fraction = 1, "
+                f"got {average}, {observation!r} and {fraction}"
+            )
+        self.track = track
+        self.per_group = per_group
+        self.momentum: Momentum = momentum
+        self.update_bn = update_bn
+        self.dry_run = dry_run
+        self.on_drop = on_drop
+        self.decide = decide
         self._tracking: dict[str, Any] = {
             "accumulation": accumulation,
             "direction": direction,
             "lag": lag,
             "stride": stride,
+            "fraction": fraction,
+            "seed": seed,
+            "offload": offload,
+            "process_group": process_group,
         }
+        self._coarse = False  # whether the last angle was too uncertain for the rule
         super().__init__(optimizer, last_epoch)
-        self._counter = UpdateCounter(optimizer)
+        self._counter = make_counter(optimizer, count)
 
     @classmethod
-    def from_rule(
-        cls,
-        optimizer: Optimizer,
-        rule: Rule,
-        *,
-        accumulation: Accumulation = "auto",
-        direction: torch.dtype | None = None,
-        lag: int = 0,
-        stride: int = 1,
-        last_epoch: int = -1,
-    ) -> Self:
+    def from_rule(cls, optimizer: Optimizer, rule: Rule, **options: Unpack[Options]) -> Self:
         """The scheduler that follows `rule`, whose thresholds are in degrees.
 
-        The other arguments, and errors: see `AutoDrop`.
+        options: the arguments of `AutoDrop` from `accumulation` on. Errors: see there.
         """
         policy = rule.policy
         return cls(
@@ -144,11 +221,7 @@ class AutoDrop(LRScheduler):
             max_threshold=policy.max_threshold,
             average=policy.average,
             observation=rule.observation,
-            accumulation=accumulation,
-            direction=direction,
-            lag=lag,
-            stride=stride,
-            last_epoch=last_epoch,
+            **options,
         )
 
     @classmethod
@@ -163,16 +236,12 @@ class AutoDrop(LRScheduler):
         buffer: int = 10,
         smoothing: Smoothing = "time",
         test: Test = "signed",
-        accumulation: Accumulation = "auto",
-        direction: torch.dtype | None = None,
-        lag: int = 0,
-        stride: int = 1,
-        last_epoch: int = -1,
+        **options: Unpack[Options],
     ) -> Self:
         """Algorithm 1 of UAI 2024 (p. 3607), threshold in degrees.
 
-        window: k updates. accumulation to last_epoch, errors: see `AutoDrop`. The rest:
-        `rules.uai2024`.
+        window: k updates. options: the arguments of `AutoDrop` from `accumulation` on. Errors: see
+        there. The rest: `rules.uai2024`.
         """
         rule = uai2024(
             window,
@@ -183,15 +252,7 @@ class AutoDrop(LRScheduler):
             smoothing=smoothing,
             test=test,
         )
-        return cls.from_rule(
-            optimizer,
-            rule,
-            accumulation=accumulation,
-            direction=direction,
-            lag=lag,
-            stride=stride,
-            last_epoch=last_epoch,
-        )
+        return cls.from_rule(optimizer, rule, **options)
 
     @classmethod
     def arxiv2021(
@@ -205,16 +266,12 @@ class AutoDrop(LRScheduler):
         max_threshold: float = 1.0,
         wait: int = 20,
         average: bool = False,
-        accumulation: Accumulation = "auto",
-        direction: torch.dtype | None = None,
-        lag: int = 0,
-        stride: int = 1,
-        last_epoch: int = -1,
+        **options: Unpack[Options],
     ) -> Self:
         """The rule of arXiv 2111.15317 (2021), thresholds in degrees.
 
-        window: updates per epoch. accumulation to last_epoch, errors: see `AutoDrop`. The rest:
-        `rules.arxiv2021`.
+        window: updates per epoch. options: the arguments of `AutoDrop` from `accumulation` on.
+        Errors: see there. The rest: `rules.arxiv2021`.
         """
         rule = arxiv2021(
             window,
@@ -225,15 +282,7 @@ class AutoDrop(LRScheduler):
             wait=wait,
             average=average,
         )
-        return cls.from_rule(
-            optimizer,
-            rule,
-            accumulation=accumulation,
-            direction=direction,
-            lag=lag,
-            stride=stride,
-            last_epoch=last_epoch,
-        )
+        return cls.from_rule(optimizer, rule, **options)
 
     def step(self, epoch: int | None = None) -> None:
         """Take note of one update of the optimizer, and drop the rates if the rule says so.
@@ -241,8 +290,9 @@ class AutoDrop(LRScheduler):
         Call it without arguments, after each `optimizer.step()`. epoch is only for torch's
         `SequentialLR`, which starts a scheduler with epoch = 0. Raises ValueError for any other
         argument (an epoch, or the metric that `ReduceLROnPlateau` takes), and, once parameter
-        groups have been added, unless min_lr fits them; warns (RuntimeWarning) of added parameters
-        and of windows without an angle.
+        groups have been added, unless min_lr fits them; RuntimeError for a first angle that is too
+        uncertain for the rule; warns (RuntimeWarning) of added parameters, of windows without an
+        angle and of later angles that are too uncertain.
         """
         # By type: 0.0 is a loss and False a flag, and both equal 0.
         if epoch is not None and not (type(epoch) is int and epoch == 0):
@@ -251,10 +301,14 @@ class AutoDrop(LRScheduler):
                 f"angles; call step() without arguments, got {epoch!r}"
             )
         # The base class makes one step from its constructor, and SequentialLR repeats it; both
-        # with the count at 0.
+        # with the count at 0. After the first call, of which it has an opinion, it would only copy
+        # the rates onto themselves, which for tensors costs the device two operations each.
         initial = getattr(self, "_step_count", 0) == 0
-        super().step(epoch)
-        self._last_lr = _rates(self.optimizer)  # copies also where older torch aliases tensors
+        if initial or epoch is not None or self._step_count == 1:
+            super().step(epoch)
+        else:
+            self._step_count += 1
+            self.last_epoch += 1
         if initial:
             self._start()
         elif epoch is None and self._counter.take(self.optimizer):
@@ -273,151 +327,290 @@ class AutoDrop(LRScheduler):
         """The current rates: what changes them is `step`."""
         return _rates(self.optimizer)
 
+    def get_last_lr(self) -> list[float | torch.Tensor]:
+        """The current rate of each parameter group; tensors are copies."""
+        return _rates(self.optimizer)
+
     def _get_closed_form_lr(self) -> list[float | torch.Tensor]:
         """SequentialLR's way to start a scheduler: the initial rates, and x_0 is now."""
         self._start()
         self._counter.take(self.optimizer)  # updates before its turn do not count
         return _copied(self.base_lrs)
 
-    def state_dict(self) -> dict[str, Any]:
-        """All state but the optimizer's, copied; loads with torch.load(weights_only=True)."""
+    def state_dict(self, *, light: bool = False) -> dict[str, Any]:
+        """All state but the optimizer's, copied; loads with torch.load(weights_only=True).
+
+        Tensors are under the parameters' names, if the optimizer was given any, and sharded as the
+        parameters are, for torch.distributed.checkpoint. light: without tensors; the loaded
+        scheduler keeps its record and what its detector remembers, and restarts the window.
+        """
+        if self._device is not None:
+            self._states = self._device.states()
         return {
-            "hyperparameters": _hyperparameters(self.rule),
+            "hyperparameters": self._hyperparameters(),
             "last_epoch": self.last_epoch,
             "_step_count": self._step_count,
             "base_lrs": _copied(self.base_lrs),
-            "_last_lr": _copied(self._last_lr),
-            "memory": _plain(self._state.memory),
-            "threshold": self._state.threshold,
-            "waited": self._state.waited,
-            "tracker": self._tracker.state_dict(),
-            "average": None if self._average is None else self._average.state_dict(),
+            "rules": {
+                str(number): {
+                    "memory": saved.plain(state.memory),
+                    "threshold": state.threshold,
+                    "waited": state.waited,
+                }
+                for number, state in enumerate(self._states)
+            },
+            "known": [] if self._device is None else self._device.known(),
+            "tracker": self._tracker.state_dict(light=light),
+            "average": None if self._average is None or light else self._average.state_dict(),
             "angular_velocities": list(self.angular_velocities),
             "angle_steps": list(self.angle_steps),
-            "drops": [dataclasses.asdict(event) for event in self.drops],
+            "group_angular_velocities": _keyed(self.group_angular_velocities),
+            "group_angle_steps": _keyed(self.group_angle_steps),
+            "drops": saved.text(self.drops),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a `state_dict`.
 
         Raises ValueError, and changes nothing, unless it comes from an AutoDrop with the same
-        hyperparameters, tracking parameters of the same shapes.
+        hyperparameters, tracking parameters of the same names and shapes.
         """
         if "hyperparameters" not in state_dict:
             raise ValueError(f"state_dict must be AutoDrop's, got keys {sorted(state_dict)}")
-        ours, saved = _hyperparameters(self.rule), state_dict["hyperparameters"]
-        differing = [
-            f"{name} = {saved.get(name)!r} (here {ours.get(name)!r})"
-            for name in sorted(ours.keys() | saved.keys())
-            if ours.get(name) != saved.get(name)
-        ]
+        differing = saved.differences(state_dict["hyperparameters"], self._hyperparameters())
         if differing:
             raise ValueError(
                 "state_dict must come from a scheduler with the same hyperparameters, it has "
                 + ", ".join(differing)
             )
         self._tracker.load_state_dict(state_dict["tracker"])
-        if self._average is not None:
+        light = "copies" not in state_dict["tracker"]
+        if self._average is not None and state_dict["average"] is not None:
             self._average.load_state_dict(state_dict["average"])
+        lost = self._average is not None and state_dict["average"] is None
         self.last_epoch = state_dict["last_epoch"]
         self._step_count = state_dict["_step_count"]
         self.base_lrs = _copied(state_dict["base_lrs"])
-        self._last_lr = _copied(state_dict["_last_lr"])
-        self._state = dataclasses.replace(
-            self._state,
-            memory=_restored(self.rule.detector.init(), state_dict["memory"]),
-            threshold=state_dict["threshold"],
-            waited=state_dict["waited"],
-        )
+        self._states = [
+            RuleState(
+                memory=saved.restored(self.rule.detector.init(), state["memory"]),
+                threshold=state["threshold"],
+                # An average that lacks its first iterates is none: wait afresh.
+                waited=0 if lost else state["waited"],
+            )
+            for _, state in sorted(state_dict["rules"].items(), key=lambda item: int(item[0]))
+        ]
+        if self._device is not None:
+            known = [0] * len(self._states) if light else state_dict["known"]
+            self._device.load(self._states, known)
         self.angular_velocities = list(state_dict["angular_velocities"])
         self.angle_steps = list(state_dict["angle_steps"])
-        self.drops = [
-            DropEvent(
-                **{
-                    **event,
-                    "old_lr": tuple(event["old_lr"]),
-                    "new_lr": tuple(event["new_lr"]),
-                }
-            )
-            for event in state_dict["drops"]
-        ]
+        self.group_angular_velocities = _listed(state_dict["group_angular_velocities"])
+        self.group_angle_steps = _listed(state_dict["group_angle_steps"])
+        self.drops = saved.events(state_dict["drops"])
 
-    def _params(self) -> list[torch.Tensor]:
-        return [p for group in self.optimizer.param_groups for p in group["params"]]
+    def _hyperparameters(self) -> dict[str, Any]:
+        return {
+            **saved.hyperparameters(self.rule),
+            "per_group": self.per_group,
+            "momentum": self.momentum,
+            "decide": self.decide,
+        }
+
+    def _tracked(self) -> list[dict[str, Any]]:
+        """The tracked parameters of each group, or of all as one group."""
+        groups = []
+        for group in self.optimizer.param_groups:
+            names = group.get("param_names") or [""] * len(group["params"])
+            pairs = [
+                (name, p)
+                for name, p in zip(names, group["params"], strict=True)
+                if self.track is None or self.track(name, p)
+            ]
+            groups.append([(name, p) if name else p for name, p in pairs])
+        if not self.per_group:
+            return [{"params": [member for members in groups for member in members]}]
+        empty = [number for number, members in enumerate(groups) if not members]
+        if empty:
+            raise ValueError(
+                f"per_group needs tracked parameters in every group, got none in group {empty[0]}"
+            )
+        return [{"params": members} for members in groups]
 
     def _start(self) -> None:
         """x_0 is now."""
-        self.rule.policy.floors(len(self.optimizer.param_groups))
-        params = self._params()
-        self._state = self.rule.init()
+        groups = self.optimizer.param_groups
+        self.rule.policy.floors(len(groups))
+        check_momentum(self.optimizer, self.momentum)
         self._tracker = AngularVelocity(
-            params, self.rule.window, self.rule.observation, **self._tracking
+            self._tracked(), self.rule.window, self.rule.observation, **self._tracking
         )
-        self._average = WeightedAverage(params) if self.rule.policy.average else None
+        self._size = sum(len(group["params"]) for group in groups)
+        self._states = [self.rule.init() for _ in self._tracker.group_angles]
+        self.group_angular_velocities = [[] for _ in groups] if self.per_group else []
+        self.group_angle_steps = [[] for _ in groups] if self.per_group else []
+        self._follow()
+
+    def _follow(self) -> None:
+        """What goes with the tracker: an average, or decisions on its device."""
+        averages = self.rule.policy.average and not self.dry_run
+        self._average = WeightedAverage(self._tracker.named_params) if averages else None
+        self._device = None
+        if self.decide == "device":
+            self._device = DeviceDecision(
+                self.rule,
+                self.optimizer,
+                self._tracker.device,
+                self.per_group,
+                self.dry_run,
+                self.momentum,
+            )
+            self._device.load(self._states, [0] * len(self._states))
+            self._tracker.on_close = self._device.decide
 
     def _note_update(self) -> None:
         rule, tracker = self.rule, self._tracker
-        count = sum(len(group["params"]) for group in self.optimizer.param_groups)
-        if count != len(tracker.params):
-            self._restart(count)
-        angle = tracker.update()
+        size = sum(len(group["params"]) for group in self.optimizer.param_groups)
+        if size != self._size:
+            self._restart(size)
+        read = tracker.advance()
         t = tracker.updates - tracker.lag
         if t < 1:
             return
         if rule.observes(t):
-            if angle is not None:
-                self.angular_velocities.append(math.degrees(angle))
-                self.angle_steps.append(t)
-            self._state = rule.observe(self._state, angle)
-        if not rule.acts(t):
-            return
-        self._state, decision = rule.act(self._state)
-        if decision.drop:
-            self._drop()
-        if self._average is not None and decision.weight:
-            self._average.add(decision.weight)
-            if decision.drop:
-                self._average.write()
-                # The replacement is no step of the optimizer: no angle may see it.
-                tracker.restart()
+            self._record(t, read)
+            if self._device is not None:
+                if read:
+                    self._report(t)
+                return
+            angles = tracker.group_angles if read else (None,) * len(self._states)
+            self._states = [
+                rule.observe(state, self._usable(angle, error, state))
+                for state, angle, error in zip(
+                    self._states, angles, tracker.group_errors, strict=True
+                )
+            ]
+        if rule.acts(t):
+            self._act()
 
-    def _drop(self) -> None:
-        """Lower the rates, and record it if that changed any."""
+    def _record(self, t: int, read: bool) -> None:
+        tracker = self._tracker
+        if read and tracker.angle is not None:
+            self.angular_velocities.append(math.degrees(tracker.angle))
+            self.angle_steps.append(t)
+        if read and self.per_group:
+            for number, angle in enumerate(tracker.group_angles):
+                if angle is not None:
+                    self.group_angular_velocities[number].append(math.degrees(angle))
+                    self.group_angle_steps[number].append(t)
+
+    def _usable(self, angle: float | None, error: float, state: RuleState) -> float | None:
+        """The angle, unless its error hides what the rule looks for."""
+        threshold = getattr(self.rule.detector, "threshold", None)
+        threshold = threshold if state.threshold is None else state.threshold
+        if angle is None or self.dry_run or threshold is None or math.degrees(error) <= threshold:
+            self._coarse = self._coarse and angle is None
+            return angle
+        said = (
+            f"an angle from a fraction = {self._tracker.fraction} of the parameters has a standard "
+            f"error of {math.degrees(error):.3g} degrees, above the threshold of {threshold} that "
+            "it would have to drive"
+        )
+        if len(self.angular_velocities) == 1:
+            raise RuntimeError(f"{said}: watch with dry_run = True, or track more")
+        if not self._coarse:
+            warn(f"{said}: it is left out, and further ones go unreported")
+        self._coarse = True
+        return None
+
+    def _act(self) -> None:
+        for number, state in enumerate(self._states):
+            self._states[number], decision = self.rule.act(state)
+            event = self._drop(number) if decision.drop else None
+            if self._average is not None and decision.weight:
+                self._average.add(decision.weight)
+                if decision.drop:
+                    self._average.write()
+                    # The replacement is no step of the optimizer: no angle may see it.
+                    self._tracker.restart()
+                    if self.update_bn is not None:
+                        self.update_bn()
+            if event is not None:
+                self._tell(event)
+
+    def _drop(self, number: int) -> DropEvent | None:
+        """Lower all rates or, with per_group, that of one group; None if that changes none."""
         groups = self.optimizer.param_groups
         old = tuple(float(group["lr"]) for group in groups)
-        for group, before, after in zip(groups, old, self.rule.policy.lowered(old), strict=True):
-            if after == before:
-                continue
-            if isinstance(group["lr"], torch.Tensor):
-                group["lr"].fill_(after)
-            else:
-                group["lr"] = after
-        new = tuple(float(group["lr"]) for group in groups)
+        lowered = list(self.rule.policy.lowered(old))
+        if self.per_group:
+            lowered = [*old[:number], lowered[number], *old[number + 1 :]]
+        new = tuple(lowered)
         if new == old:
-            return
-        self._last_lr = _rates(self.optimizer)
-        angle = None if self._tracker.angle is None else math.degrees(self._tracker.angle)
-        tracker = self._tracker
-        observed = tracker.updates - tracker.lag
-        window = self.rule.windows(observed) - 1
-        self.drops.append(DropEvent(tracker.updates, window, old, new, angle, observed))
-        if self.on_drop is not None:
-            self.on_drop(self.drops[-1])
+            return None
+        if not self.dry_run:
+            for group, before, after in zip(groups, old, new, strict=True):
+                if after == before:
+                    continue
+                if isinstance(group["lr"], torch.Tensor):
+                    group["lr"].fill_(after)
+                else:
+                    group["lr"] = after
+                change_momentum(self.optimizer, group, self.momentum, before / after)
+            new = tuple(float(group["lr"]) for group in groups)  # as a tensor rounds it
+            if new == old:
+                return None
+        return self._event(number, old, new, self._tracker.updates)
 
-    def _restart(self, count: int) -> None:
+    def _report(self, t: int) -> None:
+        """Take note of what the device decided when the window that was now read ended."""
+        assert self._device is not None
+        for number, old, new in self._device.told(self._tracker.told):
+            if new != old:
+                self._tell(self._event(number, old, new, t))
+
+    def _event(
+        self, number: int, old: tuple[float, ...], new: tuple[float, ...], applied: int
+    ) -> DropEvent:
+        tracker = self._tracker
+        angle = tracker.group_angles[number]
+        observed = tracker.updates - tracker.lag
+        return DropEvent(
+            applied,
+            self.rule.windows(observed) - 1,
+            old,
+            new,
+            None if angle is None else math.degrees(angle),
+            observed,
+            number if self.per_group else None,
+        )
+
+    def _tell(self, event: DropEvent) -> None:
+        self.drops.append(event)
+        if self.on_drop is not None:
+            self.on_drop(event)
+
+    def _restart(self, size: int) -> None:
         """The optimizer's parameters are others than before."""
         warn(
-            f"the optimizer now has {count} parameter tensors, {len(self._tracker.params)} before: "
+            f"the optimizer now has {size} parameter tensors, {self._size} before: "
             "AutoDrop tracks them all from the next whole window on, and forgets earlier angles"
         )
+        self._size = size
         groups = self.optimizer.param_groups
         self.rule.policy.floors(len(groups))
         for group in groups[len(self.base_lrs) :]:
             self.base_lrs.append(_copied([group.setdefault("initial_lr", group["lr"])])[0])
-        params = self._params()
-        self._state = self.rule.forget(self._state)
-        self._tracker.restart(params)
-        self._average = WeightedAverage(params) if self.rule.policy.average else None
+        if self._device is not None:
+            self._states = self._device.states()
+        self._tracker.restart(self._tracked())
+        states = [self.rule.forget(state) for state in self._states]
+        added = len(self._tracker.group_angles) - len(states)
+        self._states = states + [self.rule.init() for _ in range(added)]
+        if self.per_group:
+            self.group_angular_velocities += [[] for _ in range(added)]
+            self.group_angle_steps += [[] for _ in range(added)]
+        self._follow()
 
 
 def _rates(optimizer: Optimizer) -> list[float | torch.Tensor]:
@@ -428,32 +621,9 @@ def _copied(rates: Sequence[float | torch.Tensor]) -> list[float | torch.Tensor]
     return [α.clone() if isinstance(α, torch.Tensor) else α for α in rates]
 
 
-def _hyperparameters(rule: Rule) -> dict[str, Any]:
-    """The rule as plain named values."""
-    named: dict[str, Any] = {
-        "window": rule.window,
-        "observation": rule.observation,
-        **{f.name: getattr(rule.policy, f.name) for f in dataclasses.fields(rule.policy)},
-        "detector": type(rule.detector).__qualname__,
-    }
-    detector: Any = rule.detector
-    if dataclasses.is_dataclass(detector):
-        for f in dataclasses.fields(detector):
-            value = getattr(detector, f.name)
-            plain = isinstance(value, str | int | float | bool | None)
-            named[f"detector.{f.name}"] = value if plain else repr(value)
-    return named
+def _keyed(lists: Sequence[list[Any]]) -> dict[str, list[Any]]:
+    return {str(number): list(values) for number, values in enumerate(lists)}
 
 
-def _plain(memory: Any) -> Any:
-    """A detector's state without its class: torch.load(weights_only=True) refuses dataclasses."""
-    if dataclasses.is_dataclass(memory) and not isinstance(memory, type):
-        return {f.name: getattr(memory, f.name) for f in dataclasses.fields(memory)}
-    return memory
-
-
-def _restored(template: Any, saved: Any) -> Any:
-    """Undo `_plain`; template is any state of the same detector."""
-    if dataclasses.is_dataclass(template) and not isinstance(template, type):
-        return dataclasses.replace(template, **saved)
-    return saved
+def _listed(keyed: dict[str, list[Any]]) -> list[list[Any]]:
+    return [list(keyed[str(number)]) for number in range(len(keyed))]

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 
-from autodrop.accumulation import AnchoredSums, PlainSums, Sums, layout
-from autodrop.angle import angle_from_products
-from autodrop.checks import check_integer
+from autodrop.accumulation import AnchoredSums, PlainSums, Sums
+from autodrop.checks import check_integer, check_number
+from autodrop.distributed import Ranks, is_sharded
+from autodrop.memory import AngleMemory
+from autodrop.parameters import Params, parameter_groups
+from autodrop.products import WIDTH
 from autodrop.readout import Readout
 from autodrop.rules import Observation, check_window
+from autodrop.sources import Source
 from autodrop.warning import warn
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 __all__ = ["Accumulation", "AngularVelocity"]
 
 Accumulation = Literal["auto", "plain", "anchored"]
-
-# A squared length below this has lost digits to underflow: normal numbers end at 2.2e-308.
-_LEAST_SQUARE = torch.finfo(torch.float64).tiny / torch.finfo(torch.float64).eps
 
 
 class AngularVelocity:
@@ -35,7 +39,10 @@ class AngularVelocity:
         optimizer.step()
         angle = velocity.update()       # radians at a window's end, else None
 
-    params: an iterable of dense real floating-point tensors, on any devices, followed in place.
+    params: an iterable of dense real floating-point tensors, on any devices, followed in place; or
+        of (name, tensor) pairs; or of dicts with such "params", as `optimizer.param_groups` is,
+        for an angle of each of them beside the angle of all (`group_angles`). A tensor that is
+        there twice counts once; what never moves counts for nothing. DTensors may be sharded.
     window: k ≥ 1 updates. T updates give ⌊T/k⌋ − 2 angles, the first at T = 3k + lag.
     observation: "mean", or "snapshot", for which y_i is the iterate after the first update of
         window i (arXiv 2111.15317) and window ≥ 2.
@@ -45,25 +52,34 @@ class AngularVelocity:
         float32. Errors measured for float32 parameters (2·10⁵, k = 64, angles of 5° and 90°):
         anchored below 1e-7° where the means step by 1e-2 … 1e-4 of ‖x‖; plain 5e-6° at 1e-2,
         2e-4° at 1e-3, 0.01° at 1e-4. bfloat16 and float16 lose next to nothing in float32 sums.
-    direction: the dtype in which the last step is kept where sums are anchored; torch.bfloat16
-        makes it three copies, for angles less exact near 0. Default: that of the parameters.
+    direction: the dtype in which the last step is kept; torch.bfloat16 saves half a copy, for
+        angles less exact near 0. Default: that of the sums.
     lag: updates after a window's end at which its angle is read, 0 ≤ lag < k. Within a window and
         at its end nothing waits for the device; with lag ≥ 1 neither does the reading, as a rule,
         since the numbers were sent on their way to the host lag updates earlier.
     stride: r, a divisor of k: the mean is over every r-th iterate, t = ik, ik + r, ….
+    fraction: of the coordinates of each tensor that are followed, in (0, 1], at least 16 of them;
+        drawn once, from `seed`, without replacement. `error` is the angle's standard error: for
+        watching, it is some tenths of a degree to a few degrees at 0.1.
+    offload: keep what is needed at the ends of windows only in the host's memory: on the device
+        remain 1 copy with plain sums, 2 with anchored ones.
+    process_group: the ranks of torch.distributed that hold these parameters, as replicas or as
+        DTensors, each element counted once: "auto", all ranks where it is initialised; None, this
+        rank alone; or a group. Making and restarting a tracker are collective operations then, and
+        the end of a window is one all-reduce of a few numbers, after which all have one angle.
 
     Products are summed in float64 over all parameters. A window in which the mean did not move
     (by less than 1e-146) or is not finite has no angle: `update` warns (RuntimeWarning), returns
     None and starts afresh, and angles return with the third good window after it. Until then
     further lost windows go unreported.
 
-    Raises TypeError unless params are dense real floating-point tensors, ValueError if they have
-    no elements or for an argument out of range.
+    Raises TypeError or ValueError for what `params` cannot be, ValueError for an argument out of
+    range and unless all ranks hold the same parameters.
     """
 
     def __init__(
         self,
-        params: Iterable[torch.Tensor],
+        params: Params,
         window: int = 64,
         observation: Observation = "mean",
         *,
@@ -71,6 +87,10 @@ class AngularVelocity:
         direction: torch.dtype | None = None,
         lag: int = 0,
         stride: int = 1,
+        fraction: float = 1.0,
+        seed: int = 0,
+        offload: bool = False,
+        process_group: ProcessGroup | Literal["auto"] | None = "auto",
     ) -> None:
         if observation not in ("mean", "snapshot"):
             raise ValueError(f"observation must be 'mean' or 'snapshot', got {observation!r}")
@@ -91,15 +111,23 @@ class AngularVelocity:
             raise ValueError(
                 f"stride must divide window = {window}, and be 1 for snapshots, got {stride}"
             )
+        check_number("fraction", fraction, "in (0, 1]", lambda share: 0.0 < share <= 1.0)
+        check_integer("seed", seed, 0)
         self.window = window
         self.observation = observation
         self.accumulation = accumulation
         self.direction = direction
         self.lag = lag
         self.stride = stride
+        self.fraction = fraction
+        self.seed = seed
+        self.offload = offload
+        self.process_group = process_group
         self.updates = 0
-        self.angle: float | None = None
-        """The angle of the last window that was read, in radians; None if it had none."""
+        self.on_close: Callable[[torch.Tensor], torch.Tensor] | None = None
+        """Called at a window's end with the products of each group, a matrix on the device; the
+        vector that it returns is sent to the host too, and is `told` when the angle is read."""
+        self.told: list[float] = []
         self._readout: Readout | None = None
         self._allocate(params)
         if observation == "mean":
@@ -108,7 +136,38 @@ class AngularVelocity:
     @property
     def params(self) -> tuple[torch.Tensor, ...]:
         """The tensors that are followed."""
-        return self._params
+        return tuple(self.named_params.values())
+
+    @property
+    def named_params(self) -> dict[str, torch.Tensor]:
+        """The same by name, or by position where a tensor has none."""
+        return {key: p for group in self._groups for key, p in group.items()}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the products of all parameters come together."""
+        return self._device
+
+    @property
+    def angle(self) -> float | None:
+        """The angle of the last window that was read, in radians; None if it had none."""
+        return self._all.angle
+
+    @property
+    def error(self) -> float:
+        """The standard error of `angle` over samples of the coordinates, in radians; 0 if all are
+        followed."""
+        return self._all.error
+
+    @property
+    def group_angles(self) -> tuple[float | None, ...]:
+        """The angle of each group by itself."""
+        return tuple(memory.angle for memory in self._each)
+
+    @property
+    def group_errors(self) -> tuple[float, ...]:
+        """The standard error of each of them."""
+        return tuple(memory.error for memory in self._each)
 
     @torch.no_grad()
     def update(self) -> float | None:
@@ -117,6 +176,11 @@ class AngularVelocity:
         That is `lag` updates after the end of a window. None at other times, and where a window
         has no angle (see above).
         """
+        return self.angle if self.advance() else None
+
+    @torch.no_grad()
+    def advance(self) -> bool:
+        """`update`, for groups: whether a window was read now, with or without angles."""
         self.updates += 1
         phase = self.updates % self.window
         if self.observation == "snapshot":
@@ -129,11 +193,12 @@ class AngularVelocity:
             if phase % self.stride == 0:
                 self._add()
         if self._readout is None or self.updates < self._due:
-            return None
-        return self._read()
+            return False
+        self._read()
+        return True
 
     @torch.no_grad()
-    def restart(self, params: Iterable[torch.Tensor] | None = None) -> None:
+    def restart(self, params: Params | None = None) -> None:
         """Forget what was seen; go on with the next whole window, on `params` if given.
 
         For when the parameters change by something else than an update. Windows keep ending where
@@ -145,77 +210,106 @@ class AngularVelocity:
             for sums in self._sums:
                 sums.reset()
         self._readout = None
-        self._known = 0
         # What is left of the current window is no whole window.
         self._partial = self.observation == "mean"
-        self._lost = False
-        self.angle = None
+        for memory in self._memories():
+            memory.forget()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self, *, light: bool = False) -> dict[str, Any]:
         """Everything that `update` depends on, copied; loads with torch.load(weights_only=True).
 
+        Tensors are under the parameters' names where these are known, else under their positions,
+        shaped and sharded as the parameters are, which is what torch.distributed.checkpoint needs
+        to save them from one number of ranks and load them to another. light: leave them out; the
+        loaded tracker starts afresh with the next whole window. Samples of shards are always light.
         It waits for an angle that is on its way.
         """
-        return {
+        state: dict[str, Any] = {
             **self._config(),
-            "shapes": [list(p.shape) for p in self._params],
-            "layouts": [layout(p) for p in self._params],
+            "shapes": {key: list(p.shape) for key, p in self.named_params.items()},
             "updates": self.updates,
-            "angle": self.angle,
-            "known": self._known,
+            "angles": [memory.angle for memory in self._memories()],
+            "errors": [memory.error for memory in self._memories()],
+            "known": [memory.known for memory in self._memories()],
             "partial": self._partial,
-            "pending": None if self._readout is None else list(self._readout.read()),
+            "pending": [] if self._readout is None else self._readout.read(),
             "due": self._due,
-            "copies": {
-                name: [tensor.clone() for tensor in tensors] for name, tensors in self._copies()
-            },
         }
+        if not (light or self._shards_are_sampled()):
+            state["copies"] = {
+                name: {key: tensor.clone() for key, tensor in tensors.items()}
+                for name, tensors in self._copies().items()
+            }
+        return state
 
+    @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a `state_dict`.
 
         Raises ValueError, and changes nothing, unless it has the same window, observation,
-        accumulation, direction, lag and stride, and these shapes of the parameters.
+        accumulation, direction, lag, stride, fraction and seed, and these shapes of the parameters.
         """
         for name, value in self._config().items():
             if state_dict[name] != value:
                 raise ValueError(
                     f"{name} of the saved state must be {value!r}, got {state_dict[name]!r}"
                 )
-        ours, saved = [list(p.shape) for p in self._params], state_dict["shapes"]
+        ours = {key: list(p.shape) for key, p in self.named_params.items()}
+        saved = state_dict["shapes"]
         if len(ours) != len(saved):
             raise ValueError(
                 f"the saved state must be of {len(ours)} parameter tensors, got {len(saved)}"
             )
-        for i, (shape, other) in enumerate(zip(ours, saved, strict=True)):
-            if shape != list(other):
+        for key, shape in ours.items():
+            if key not in saved:
                 raise ValueError(
-                    f"parameter {i} of the saved state must have shape {shape}, got {other}"
+                    f"the saved state must have the parameter {key!r}, got {', '.join(saved)}"
                 )
-        for i, p in enumerate(self._params):
-            if layout(p) != list(state_dict["layouts"][i]):
+            if shape != list(saved[key]):
                 raise ValueError(
-                    f"parameter {i} of the saved state must have the memory layout (strides) "
-                    f"{layout(p)}, got {state_dict['layouts'][i]}"
+                    f"parameter {key} of the saved state must have shape {shape}, got {saved[key]}"
                 )
-        copies = state_dict["copies"]
-        for name, tensors in self._copies():
-            if [t.dtype for t in tensors] != [t.dtype for t in copies.get(name, ())]:
-                raise ValueError(
-                    f"{name} of the saved state must be {len(tensors)} tensors of the dtypes that "
-                    "these parameters call for"
-                )
+        if len(state_dict["known"]) != len(self._memories()):
+            raise ValueError(
+                f"the saved state must have {len(self._memories())} angles, the whole's and the "
+                f"groups', got {len(state_dict['known'])}"
+            )
+        copies = state_dict.get("copies")
+        if copies is not None:
+            for name, tensors in self._copies().items():
+                kept = copies.get(name, {})
+                if any(key not in kept or kept[key].dtype != t.dtype for key, t in tensors.items()):
+                    raise ValueError(
+                        f"{name} of the saved state must be {len(tensors)} tensors of the dtypes "
+                        "that these parameters call for"
+                    )
+                for key, t in tensors.items():
+                    if type(kept[key]) is not type(t) or kept[key].shape != t.shape:
+                        raise ValueError(
+                            f"{name} of parameter {key!r} must be a {type(t).__name__} of shape "
+                            f"{list(t.shape)}, got a {type(kept[key]).__name__} of shape "
+                            f"{list(kept[key].shape)}: other numbers of ranks need "
+                            "torch.distributed.checkpoint"
+                        )
         self.updates = state_dict["updates"]
-        self.angle = state_dict["angle"]
-        self._known = state_dict["known"]
+        if copies is None:
+            self.restart()
+            return
+        for memory, angle, error, known in zip(
+            self._memories(),
+            state_dict["angles"],
+            state_dict["errors"],
+            state_dict["known"],
+            strict=True,
+        ):
+            memory.forget()
+            memory.angle, memory.error, memory.known = angle, error, known
         self._partial = state_dict["partial"]
-        pending = state_dict["pending"]
-        self._readout = None if pending is None else Readout.known(pending)
+        self._readout = Readout.known(state_dict["pending"]) if state_dict["pending"] else None
         self._due = state_dict["due"]
-        self._lost = False
-        for name, tensors in self._copies():
-            for tensor, copy in zip(tensors, copies[name], strict=True):
-                tensor.copy_(copy)
+        for name, tensors in self._copies().items():
+            for key, t in tensors.items():
+                t.copy_(copies[name][key])
 
     def _config(self) -> dict[str, Any]:
         return {
@@ -225,30 +319,66 @@ class AngularVelocity:
             "direction": None if self.direction is None else str(self.direction),
             "lag": self.lag,
             "stride": self.stride,
+            "fraction": self.fraction,
+            "seed": self.seed,
         }
 
-    def _copies(self) -> Iterable[tuple[str, list[torch.Tensor]]]:
+    def _copies(self) -> dict[str, dict[str, torch.Tensor]]:
+        """The tensors of the state, aliased, in the shapes of the parameters."""
         for sums in self._sums:
-            for name in sums.copies:
-                yield f"{type(sums).__name__}.{name}", getattr(sums, name)
+            sums.settle()
+        return {
+            f"{type(sums).__name__}.{name}": {
+                source.key: source.shaped(vector)
+                for source, vector in zip(sums.sources, getattr(sums, name), strict=True)
+            }
+            for sums in self._sums
+            for name in sums.copies
+        }
+
+    def _shards_are_sampled(self) -> bool:
+        """Ranks sample different coordinates, of which no checkpoint can make one tensor."""
+        return self.fraction < 1.0 and any(s.sharded for sums in self._sums for s in sums.sources)
+
+    def _memories(self) -> tuple[AngleMemory, ...]:
+        return (self._all,) if self._each == (self._all,) else (self._all, *self._each)
 
     @torch.no_grad()
-    def _allocate(self, params: Iterable[torch.Tensor]) -> None:
-        self._params = _checked(params)
-        anchored = [self.accumulation != "plain" and p.dtype == torch.float32 for p in self._params]
-        plain = [p for p, flag in zip(self._params, anchored, strict=True) if not flag]
-        others = [p for p, flag in zip(self._params, anchored, strict=True) if flag]
+    def _allocate(self, params: Params) -> None:
+        self._groups = parameter_groups(params)
+        self._ranks = Ranks(self.named_params, self.process_group)
+        sources = [
+            Source(
+                key,
+                p,
+                group=number,
+                owned=self._ranks.owned[key],
+                fraction=self.fraction,
+                seed=(self.seed, number, position, self._ranks.rank * is_sharded(p)),
+            )
+            for number, group in enumerate(self._groups)
+            for position, (key, p) in enumerate(group.items())
+        ]
+        plain: list[Source] = []
+        anchored: list[Source] = []
+        for source in sources:
+            wide = self.accumulation == "plain" or source.dtype != torch.float32
+            (plain if wide else anchored).append(source)
         self._sums: list[Sums] = []
         if plain:
-            self._sums.append(PlainSums(plain))
-        if others:
-            self._sums.append(AnchoredSums(others, self.direction))
-        # How many windows are remembered: 1 the last mean, 2 also the step that led to it.
-        self._known = 0
+            self._sums.append(PlainSums(plain, self.direction, self.offload))
+        if anchored:
+            self._sums.append(AnchoredSums(anchored, self.direction, self.offload))
+        # Where the products of all devices come together.
+        self._device = next(
+            (s.device for s in sources if s.device.type != "cpu"), sources[0].device
+        )
+        self._all = AngleMemory()
+        self._each: Sequence[AngleMemory] = (
+            (self._all,) if len(self._groups) == 1 else tuple(AngleMemory() for _ in self._groups)
+        )
         # Whether the current window lacks its first iterates.
         self._partial = False
-        # From the first lost window to the next angle: warned of once.
-        self._lost = False
         self._readout = None
         self._due = 0
 
@@ -257,68 +387,53 @@ class AngularVelocity:
             sums.add()
 
     def _close(self) -> None:
-        """End a window on the devices, and send its three products on their way to the host."""
+        """End a window on the devices, and send its products on their way to the host."""
         if self._partial:
             self._partial = False
             for sums in self._sums:
                 sums.reset()
             return
         count = 1 if self.observation == "snapshot" else self.window // self.stride
-        totals: dict[torch.device, torch.Tensor] = {}
+        rows: list[dict[torch.device, list[torch.Tensor]]] = [{} for _ in self._groups]
         for sums in self._sums:
-            for device, products in sums.close(count).items():
-                before = totals.get(device)
-                totals[device] = products if before is None else before + products
-        self._readout = Readout(list(totals.values()))
+            for source, numbers in sums.close(count):
+                rows[source.group].setdefault(source.device, []).append(numbers)
+        products = self._ranks.sum(torch.stack([self._total(found) for found in rows]))
+        vector = products.flatten()
+        if self.on_close is not None:
+            vector = torch.cat((vector, self.on_close(products)))
+        self._readout = Readout(vector)
         self._due = self.updates + self.lag
 
-    def _read(self) -> float | None:
-        """The angle of the window that was closed last."""
-        assert self._readout is not None
-        new, old, product = self._readout.read()
-        self._readout = None
-        self.angle = None
-        if not math.isfinite(new):
-            self._lose("are not finite, or moved beyond the float64 range,")
-            return None
-        if self._known and not new > _LEAST_SQUARE:
-            self._lose("did not move")
-            return None
-        if self._known == 2:
-            self.angle = angle_from_products(new, old, product)
-            self._lost = False
-        self._known = min(self._known + 1, 2)
-        return self.angle
+    def _total(self, found: dict[torch.device, list[torch.Tensor]]) -> torch.Tensor:
+        total = torch.zeros(WIDTH, dtype=torch.float64, device=self._device)
+        for rows in found.values():
+            total = total + torch.stack(rows).sum(0).to(self._device, non_blocking=True)
+        return total
 
-    def _lose(self, what: str) -> None:
-        if not self._lost:
+    def _read(self) -> None:
+        """The angles of the window that was closed last."""
+        assert self._readout is not None
+        numbers = self._readout.read()
+        self._readout = None
+        end = WIDTH * len(self._groups)
+        rows = [numbers[start : start + WIDTH] for start in range(0, end, WIDTH)]
+        self.told = numbers[end:]
+        # fsum raises for inf − inf, which is what a parameter that is not finite leaves.
+        whole = [
+            math.fsum(column) if all(map(math.isfinite, column)) else math.nan
+            for column in zip(*rows, strict=True)
+        ]
+        self._note(self._all, whole, "the parameters")
+        if len(rows) > 1:
+            for number, (memory, row) in enumerate(zip(self._each, rows, strict=True)):
+                self._note(memory, row, f"the parameters of group {number}")
+
+    def _note(self, memory: AngleMemory, row: Sequence[float], who: str) -> None:
+        what = memory.read(row)
+        if what is not None:
             warn(
-                f"no angular velocity: the parameters {what} in the window of {self.window} "
+                f"no angular velocity: {who} {what} in the window of {self.window} "
                 f"updates that ended with update {self.updates - self.lag}; tracking starts "
                 "afresh, and further lost windows go unreported until angles return"
             )
-        self._lost = True
-        self._known = 0
-
-
-def _checked(params: Iterable[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    if isinstance(params, torch.Tensor):
-        raise TypeError("params must be an iterable of tensors, got a single tensor")
-    if isinstance(params, torch.nn.Module):
-        raise TypeError(
-            "params must be an iterable of tensors, got the module "
-            f"{type(params).__name__}: pass its .parameters()"
-        )
-    checked = tuple(params)
-    for p in checked:
-        if not isinstance(p, torch.Tensor):
-            raise TypeError(
-                f"params must hold tensors, as model.parameters() does, got {type(p).__name__}"
-            )
-        if not p.is_floating_point():
-            raise TypeError(f"params must be real floating point, got dtype {p.dtype}")
-        if p.layout is not torch.strided:
-            raise TypeError(f"params must be dense, got layout {p.layout}")
-    if sum(p.numel() for p in checked) == 0:
-        raise ValueError(f"params must hold at least one element, got {len(checked)} tensors")
-    return checked

@@ -54,6 +54,14 @@ def worst(pairs):
     return max(abs(angle - exact) for angle, exact in pairs)
 
 
+@pytest.mark.parametrize("step", [1e-2, 1e-7])
+def test_in_batches_as_on_a_gpu(step, monkeypatch):
+    monkeypatch.setattr(accumulation, "_ONE_BY_ONE", ())
+    monkeypatch.setattr(accumulation, "_CHUNK", 1000)
+    monkeypatch.setattr(accumulation, "_BATCH", 1500)
+    assert worst(turning(model(), step, 90.0, 64, 5)) <= PROMISED
+
+
 STEPS = [1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7]
 
 
@@ -172,6 +180,8 @@ def test_any_model_and_any_option(parts, dtype, seed, window, accumulation_, obs
     else:
         stride = data.draw(st.sampled_from([r for r in range(1, window + 1) if window % r == 0]))
     lag = data.draw(st.integers(0, window - 1))
+    launches_cost = data.draw(st.booleans(), label="as where launches cost")
+    direction = data.draw(st.sampled_from([None, torch.float32]), label="direction")
     g = torch.Generator().manual_seed(seed)
 
     def drawn(layout, dtype):
@@ -182,8 +192,17 @@ def test_any_model_and_any_option(parts, dtype, seed, window, accumulation_, obs
     moves = [True] + [moving for _, _, moving in parts]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(accumulation, "_CHUNK", 7)
+        patch.setattr(accumulation, "_BATCH", 11)
+        patch.setattr(accumulation, "_ONE_BY_ONE", () if launches_cost else ("cpu",))
         velocity = AngularVelocity(
-            params, window, observation, accumulation=accumulation_, lag=lag, stride=stride
+            params,
+            window,
+            observation,
+            accumulation=accumulation_,
+            lag=lag,
+            stride=stride,
+            direction=direction,
+            offload=launches_cost,
         )
         exact = Float64Angles(params, window, observation, stride)
         due = {}

@@ -1,7 +1,5 @@
 """Nothing waits for the device: on fake CUDA tensors, and by counting operations."""
 
-import math
-
 import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
@@ -10,7 +8,7 @@ from torch.utils._pytree import tree_leaves
 
 from autodrop import AngularVelocity, AutoDrop, accumulation, tracker
 from autodrop.detectors import ThresholdSaturation
-from autodrop.readout import Readout
+from autodrop.products import WIDTH
 
 F32, F64, BF16 = torch.float32, torch.float64, torch.bfloat16
 
@@ -48,16 +46,14 @@ class Sent:
 
     copies = 0
 
-    def __init__(self, totals):
+    def __init__(self, vector):
         Sent.copies += 1
-        assert len(totals) == 1  # one packed copy for each device
-        (total,) = totals
-        assert total.device.type == "cuda"
-        assert (total.shape, total.dtype) == ((3,), F64)
-        self.total = total
+        assert vector.device.type == "cuda"
+        assert (vector.shape, vector.dtype) == ((WIDTH,), F64)
+        self.vector = vector
 
     def read(self):
-        return tuple(self.total.tolist())
+        return self.vector.tolist()
 
 
 @pytest.fixture
@@ -65,7 +61,9 @@ def sent(monkeypatch):
     monkeypatch.setattr(tracker, "Readout", Sent)
     # The method alone, of all operations, wants a CUDA build for fake tensors.
     monkeypatch.setattr(
-        torch.Tensor, "copy_", lambda self, other: torch.ops.aten.copy_(self, other)
+        torch.Tensor,
+        "copy_",
+        lambda self, other, non_blocking=False: torch.ops.aten.copy_(self, other, non_blocking),
     )
     monkeypatch.setattr(Sent, "copies", 0)
     return Sent
@@ -162,6 +160,15 @@ def test_an_ordinary_step_of_anchored_sums_is_two_operations_for_each_chunk(monk
     assert ordinary_step(params) == ["sub", "add_"] * (1 + 2 + 11)
 
 
+def test_where_launches_cost_an_ordinary_step_is_two_operations_for_each_batch(monkeypatch):
+    params = [torch.ones(3), torch.ones(4, 2), torch.ones(0), torch.ones(2, dtype=BF16)]
+    monkeypatch.setattr(accumulation, "_ONE_BY_ONE", ())
+    pair = ["_foreach_sub", "_foreach_add_"]
+    assert ordinary_step(params) == ["_foreach_add_", *pair]  # bfloat16 is summed plainly
+    monkeypatch.setattr(accumulation, "_BATCH", 4)
+    assert ordinary_step(params) == ["_foreach_add_", *pair * 3]
+
+
 def test_steps_between_strides_and_snapshots_are_no_operations():
     assert ordinary_step([torch.ones(3)], stride=2) == []
     velocity = AngularVelocity([torch.ones(3)], 8, "snapshot")
@@ -199,18 +206,9 @@ def test_memory_is_what_is_said():
     def held(**options):
         velocity = AngularVelocity([torch.ones(n)], 8, **options)
         state = velocity.state_dict()["copies"]
-        return sum(t.nbytes for tensors in state.values() for t in tensors) / (4 * n)
+        tensors = [t for copies in state.values() for t in copies.values()]
+        return sum(t.nbytes for t in tensors) / (4 * n)
 
     assert held(accumulation="plain") == 3.0
     assert held() == 3.5
     assert held(direction=BF16) == 3.0
-
-
-def test_the_readings_of_several_devices_are_added():
-    """Sums over devices, and no complaint where one is not finite."""
-    one, other = torch.tensor([1.0, 2.0, 3.0]).double(), torch.tensor([10.0, 20.0, 30.0]).double()
-    assert Readout([one, other]).read() == (11.0, 22.0, 33.0)
-    other[0], one[0] = math.inf, -math.inf
-    new, *rest = Readout([one, other]).read()
-    assert math.isnan(new)
-    assert rest == [22.0, 33.0]

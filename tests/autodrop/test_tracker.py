@@ -251,11 +251,15 @@ def test_a_state_of_another_tracker_is_refused(other, words):
             TypeError,
             r"got the module Sequential: pass its \.parameters\(\)",
         ),
+        ({"params": [torch.ones(2)]}, TypeError, "iterable of tensors, got a single dict"),
+        ([{"params": [torch.ones(2)]}, torch.ones(2)], TypeError, "all tensors or all dicts"),
+        ([(1, torch.ones(2))], TypeError, r"as model\.parameters\(\) does, got tuple"),
         (
-            torch.nn.Linear(2, 1).named_parameters(),
-            TypeError,
-            r"as model\.parameters\(\) does, got tuple",
+            [("w", torch.ones(2)), ("w", torch.zeros(2))],
+            ValueError,
+            "must have different names, got 'w' twice",
         ),
+        (torch.nn.LazyLinear(1).parameters(), TypeError, "must be initialised"),
         ([torch.ones(2, dtype=torch.complex64)], TypeError, "got dtype torch.complex64"),
         ([torch.ones(2, dtype=torch.int64)], TypeError, "got dtype torch.int64"),
         ([torch.ones(2).to_sparse()], TypeError, "must be dense, got layout torch.sparse_coo"),
@@ -280,6 +284,9 @@ def test_bad_parameters(params, error, words):
         ({"stride": 0}, "stride must be an integer >= 1, got 0"),
         ({"stride": 3}, "stride must divide window = 64, .* got 3"),
         ({"observation": "snapshot", "stride": 2}, "and be 1 for snapshots, got 2"),
+        ({"fraction": 0.0}, r"fraction must be in \(0, 1\], got 0.0"),
+        ({"fraction": 1.5}, r"fraction must be in \(0, 1\], got 1.5"),
+        ({"seed": -1}, "seed must be an integer >= 0, got -1"),
     ],
 )
 def test_bad_options(options, words):

@@ -1,0 +1,67 @@
+"""Sums of products of two steps, in float64, and what a sample says of its own error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from autodrop.sources import Source
+
+__all__ = ["WIDTH", "products", "standard_error", "summed"]
+
+# ⟨s,s⟩, ⟨d,d⟩, ⟨s,d⟩ and, of samples, the covariance of their errors: ss·ss, dd·dd, sd·sd, ss·dd,
+# ss·sd, dd·sd.
+WIDTH = 9
+_PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
+
+
+def products(s: torch.Tensor, d: torch.Tensor, sampled: bool) -> torch.Tensor:
+    """(⟨s,s⟩, ⟨d,d⟩, ⟨s,d⟩) in float64; of a sample also the sums of their terms' products."""
+    s, d = s.double(), d.double()
+    if not sampled:
+        return torch.stack((s.dot(s), d.dot(d), s.dot(d)))
+    terms = (s * s, d * d, s * d)
+    return torch.stack(
+        (*(term.sum() for term in terms), *(terms[i].dot(terms[j]) for i, j in _PAIRS))
+    )
+
+
+def summed(source: Source, pieces: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The WIDTH numbers of one vector from those of its pieces.
+
+    Of a sample of m among n elements, drawn without replacement: n/m times its sums, and n²(1 −
+    m/n)/m times the sample covariance of its terms (Cochran, "Sampling Techniques", 1977, §2.5).
+    """
+    total = pieces[0]
+    for piece in pieces[1:]:
+        total = total + piece
+    if not source.sampled:
+        return torch.nn.functional.pad(total, (0, WIDTH - 3))
+    n, m = source.population, source.size
+    sums, squares = total[:3], total[3:]
+    outer = torch.stack([sums[i] * sums[j] for i, j in _PAIRS])
+    covariance = (squares - outer / m) / (m - 1)
+    return torch.cat((sums * (n / m), covariance * (n * (n - m) / m)))
+
+
+def standard_error(row: Sequence[float]) -> float:
+    """The standard deviation of θ = arccos(⟨s,d⟩/√(⟨s,s⟩⟨d,d⟩)) over samples, in radians.
+
+    row: the WIDTH numbers, summed over all vectors; finite, ⟨s,s⟩ and ⟨d,d⟩ > 0. First order in
+    the errors of the three sums (the delta method): with c = cos θ,
+    dc = d⟨s,d⟩/√(⟨s,s⟩⟨d,d⟩) − (c/2)(d⟨s,s⟩/⟨s,s⟩ + d⟨d,d⟩/⟨d,d⟩) and dθ = −dc/sin θ. Near 0° and
+    180°, where θ is not of first order in c, at most √SD(c). 0 where nothing was sampled.
+    """
+    ss, dd, sd, *covariances = row
+    length = math.sqrt(ss) * math.sqrt(dd)
+    c = max(-1.0, min(1.0, sd / length))
+    gradient = (-c / 2 / ss, -c / 2 / dd, 1.0 / length)
+    variance = math.fsum(
+        (1 if i == j else 2) * gradient[i] * gradient[j] * covariance
+        for (i, j), covariance in zip(_PAIRS, covariances, strict=True)
+    )
+    if variance <= 0.0:
+        return 0.0
+    return math.sqrt(variance) / max(math.sqrt(1.0 - c * c), math.sqrt(math.sqrt(variance)))
