@@ -9,7 +9,8 @@
         scheduler.step()    # scheduler.angular_velocities, scheduler.drops, scheduler.get_last_lr()
 
 `AutoDrop` is the scheduler; `AngularVelocity` only measures; `angle_between` is the angle itself;
-`run` is the same rule on arrays, `replay` on recorded angles. What a rule is made of: `detectors`, `DropPolicy`, `rules`.
+`run` is the same rule on arrays, `replay` on recorded angles. What a rule is made of: `detectors`,
+`DropPolicy`, `rules`.
 
 Source: Wang, Teng, Choromanska, "AutoDrop: Training Deep Learning Models with Automatic Learning
 Rate Drop", UAI 2024, PMLR 244:3603–3629; first version arXiv 2111.15317 (2021).

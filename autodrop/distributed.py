@@ -122,7 +122,7 @@ def _part(key: str, p: Any) -> tuple[int, ...]:
         return ()
     for placement in p.placements:
         if placement.is_partial():
-            raise ValueError(f"parameter {key!r} must be sharded or replicated, got {placement}")
+            raise ValueError(f"parameter {key!r} must be sharded or replicated, got {placement!r}")
     coordinates = p.device_mesh.get_coordinate()
     if coordinates is None:
         raise ValueError(f"parameter {key!r} must have a part on this rank, got {p.device_mesh}")
