@@ -409,13 +409,10 @@ class AutoDrop(LRScheduler):
         self.group_angle_steps = _listed(state_dict["group_angle_steps"])
         self.drops = saved.events(state_dict["drops"])
 
-    def _hyperparameters(self) -> dict[str, Any]:
-        return {
-            **saved.hyperparameters(self.rule),
-            "per_group": self.per_group,
-            "momentum": self.momentum,
-            "decide": self.decide,
-        }
+    def _hyperparameters(self) -> str:
+        return saved.hyperparameters(
+            self.rule, per_group=self.per_group, momentum=self.momentum, decide=self.decide
+        )
 
     def _tracked(self) -> list[dict[str, Any]]:
         """The tracked parameters of each group, or of all as one group."""

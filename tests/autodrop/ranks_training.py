@@ -67,8 +67,8 @@ class Training:
         self.share = rank // 2 if kind == "tp x fsdp" else rank % self.shares
         self.dtype = dtype
         self.optimizer = torch.optim.SGD(self.model.named_parameters(), lr=0.1, momentum=0.9)
-        options = {"detector": ThresholdSaturation(25.0), "factor": 0.5, **options}
-        self.scheduler = AutoDrop(self.optimizer, WINDOW, **options)
+        options = {"detector": ThresholdSaturation(25.0), "window": WINDOW, **options}
+        self.scheduler = AutoDrop(self.optimizer, factor=0.5, **options)
 
     def step(self, t):
         g = torch.Generator().manual_seed(100 + t)
