@@ -60,8 +60,8 @@ class Sums(ABC):
         return vectors
 
     @abstractmethod
-    def add(self) -> None:
-        """Take in the vectors as they are now."""
+    def add(self, weight: torch.Tensor | None = None) -> None:
+        """Take in the vectors as they are now; times a weight, a float64 tensor of one element."""
 
     @abstractmethod
     def reset(self) -> None:
@@ -95,6 +95,11 @@ class Sums(ABC):
 def _finite(x: torch.Tensor) -> torch.Tensor:
     """A copy of x with 0 where it is not finite, so that no later window is lost to it."""
     return torch.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _beside(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """The weight on the device of x, in its dtype."""
+    return weight.to(x.device, x.dtype, non_blocking=True)
 
 
 def _chunk(device: torch.device) -> int:
@@ -139,8 +144,12 @@ class PlainSums(Sums):
         zeros = {dtype: self._zeros(dtype, ends_only=ends_only) for dtype in set(wide)}
         return [zeros[dtype][i] for i, dtype in enumerate(wide)]
 
-    def add(self) -> None:
+    def add(self, weight: torch.Tensor | None = None) -> None:
         """S ← S + x."""
+        if weight is not None:
+            for S, source in zip(self.sum, self.sources, strict=True):
+                S.addcmul_(source.read().to(S.dtype), _beside(S, weight))
+            return
         for group in self._groups:
             torch._foreach_add_(
                 [self.sum[i] for i in group], [self.sources[i].read() for i in group]
@@ -199,7 +208,7 @@ class AnchoredSums(Sums):
                 size, dtype=source.dtype, device=source.device
             )
 
-    def add(self) -> None:
+    def add(self, weight: torch.Tensor | None = None) -> None:
         """S ← S + (x − a)."""
         for i, pieces in self._pieces:
             x = self.sources[i].read()
@@ -208,15 +217,22 @@ class AnchoredSums(Sums):
             for part, (S, a) in zip(parts, pieces, strict=True):
                 room = scratch.narrow(0, 0, len(part))
                 torch.sub(part, a, out=room)
-                S.add_(room)
+                if weight is None:
+                    S.add_(room)
+                else:
+                    S.addcmul_(room, _beside(S, weight))
         for batch in self._batches:
             values = {i: self.sources[i].read() for i, _, _ in batch}
-            moved = torch._foreach_sub(
-                [values[i].narrow(0, start, size) for i, start, size in batch],
-                [self.anchor[i].narrow(0, start, size) for i, start, size in batch],
+            moved = list(
+                torch._foreach_sub(
+                    [values[i].narrow(0, start, size) for i, start, size in batch],
+                    [self.anchor[i].narrow(0, start, size) for i, start, size in batch],
+                )
             )
+            if weight is not None:
+                torch._foreach_mul_(moved, _beside(moved[0], weight))
             torch._foreach_add_(
-                [self.sum[i].narrow(0, start, size) for i, start, size in batch], list(moved)
+                [self.sum[i].narrow(0, start, size) for i, start, size in batch], moved
             )
 
     def reset(self) -> None:

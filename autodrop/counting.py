@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import Any, Literal, get_args
 
+import torch
 from torch.optim import Optimizer
 
 from autodrop.warning import warn
@@ -21,6 +22,10 @@ def make_counter(optimizer: Optimizer, count: Count) -> UpdateCounter | CallCoun
     return UpdateCounter(optimizer) if count == "updates" else CallCounter()
 
 
+# Where reading a number waits for nothing.
+_AT_HAND = ("cpu",)
+
+
 class CallCounter:
     """Every call counts: for steps that no hook sees, such as replays of a CUDA graph."""
 
@@ -33,9 +38,9 @@ class UpdateCounter:
     """Sees `optimizer.step` through a hook; `take` says whether it moved since the last `take`.
 
     A step that `torch.amp.GradScaler` skips does not count: it does not reach the optimizer, or,
-    for fused optimizers, arrives with `found_inf` set, which is then read (a wait for the device,
-    with fused optimizers under a scaler only). Steps that were gradients' accumulation have no
-    `optimizer.step`, and several of them before one `take` count once.
+    for fused optimizers, arrives with `found_inf` set. Where that number is on another device it is
+    handed on instead of read. Steps that were gradients' accumulation have no `optimizer.step`, and
+    several of them before one `take` count once.
 
     Hooks are lost when an optimizer is pickled or copied; `take` notices, renews the hook, warns
     (RuntimeWarning) and counts.
@@ -43,6 +48,7 @@ class UpdateCounter:
 
     def __init__(self, optimizer: Optimizer) -> None:
         self._moved = False
+        self._found: torch.Tensor | None = None
         self._attach(optimizer)
 
     def _attach(self, optimizer: Optimizer) -> None:
@@ -51,14 +57,27 @@ class UpdateCounter:
         def note(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[Any, Any]) -> None:
             counter = this()
             if counter is not None:
-                found_inf = getattr(optimizer, "found_inf", None)
-                counter._moved |= found_inf is None or not bool(found_inf)
+                counter._note(getattr(optimizer, "found_inf", None))
 
         # The id alone: the handle itself cannot be pickled along with a scheduler.
         self._hook = optimizer.register_step_post_hook(note).id
 
-    def take(self, optimizer: Optimizer) -> bool:
-        """Whether the optimizer made an update since the last call; then it starts to look anew."""
+    def _note(self, found_inf: torch.Tensor | None) -> None:
+        if found_inf is None:
+            self._moved = True
+        elif found_inf.device.type in _AT_HAND:
+            self._moved |= not bool(found_inf)
+        else:
+            # Skipped only if every step was; found_inf counts infinities.
+            skipped = found_inf.detach().reshape(()).clamp(max=1.0)
+            self._found = skipped if self._found is None else self._found * skipped
+
+    def take(self, optimizer: Optimizer) -> bool | torch.Tensor:
+        """Whether the optimizer made an update since the last call; then it starts to look anew.
+
+        A tensor of one element, on another device, where only that knows: 1 if it made none, 0 if
+        it made one.
+        """
         if self._hook not in optimizer._optimizer_step_post_hooks:
             warn(
                 "the optimizer has lost AutoDrop's hook, as copies and pickles do: it is renewed, "
@@ -67,4 +86,5 @@ class UpdateCounter:
             self._attach(optimizer)
             return True
         moved, self._moved = self._moved, False
-        return moved
+        found, self._found = self._found, None
+        return moved if moved or found is None else found

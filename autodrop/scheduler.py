@@ -311,8 +311,10 @@ class AutoDrop(LRScheduler):
             self.last_epoch += 1
         if initial:
             self._start()
-        elif epoch is None and self._counter.take(self.optimizer):
-            self._note_update()
+        elif epoch is None:
+            moved = self._counter.take(self.optimizer)
+            if moved is not False:
+                self._note_update(None if moved is True else moved)
 
     def __repr__(self) -> str:
         rule, policy = self.rule, self.rule.policy
@@ -465,12 +467,12 @@ class AutoDrop(LRScheduler):
             self._device.load(self._states, [0] * len(self._states))
             self._tracker.on_close = self._device.decide
 
-    def _note_update(self) -> None:
+    def _note_update(self, skipped: torch.Tensor | None) -> None:
         rule, tracker = self.rule, self._tracker
         size = sum(len(group["params"]) for group in self.optimizer.param_groups)
         if size != self._size:
             self._restart(size)
-        read = tracker.advance()
+        read = tracker.advance(skipped)
         t = tracker.updates - tracker.lag
         if t < 1:
             return

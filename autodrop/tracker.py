@@ -129,6 +129,7 @@ class AngularVelocity:
         vector that it returns is sent to the host too, and is `told` when the angle is read."""
         self.told: list[float] = []
         self._readout: Readout | None = None
+        self._skipped: torch.Tensor | None = None
         self._allocate(params)
         if observation == "mean":
             self._add()
@@ -179,23 +180,47 @@ class AngularVelocity:
         return self.angle if self.advance() else None
 
     @torch.no_grad()
-    def advance(self) -> bool:
-        """`update`, for groups: whether a window was read now, with or without angles."""
+    def advance(self, skipped: torch.Tensor | None = None) -> bool:
+        """`update`, for groups: whether a window was read now, with or without angles.
+
+        skipped: where only a device knows whether there was an update, a tensor of one element
+        there, 0 for an update and 1 for none. Then `updates` counts what may have been one, and is
+        put right where it matters: at what may be a window's end or the time to read, which waits
+        for the device; with strides and snapshots at every step.
+        """
         self.updates += 1
+        if skipped is not None:
+            skipped = skipped.double()
+            self._skipped = skipped if self._skipped is None else self._skipped + skipped
+            exact = self.observation == "snapshot" or self.stride > 1
+            if exact and self._settle():
+                return False
+        missed = 0
+        if 0 in (self.updates % self.window, (self.updates - self.lag) % self.window):
+            missed = self._settle()
         phase = self.updates % self.window
         if self.observation == "snapshot":
             if phase == 1:
                 self._add()
                 self._close()
         else:
-            if phase == 0:  # before x_t, t = (i+1)k, which opens the next window
+            if phase == 0 and not missed:  # before x_t, t = (i+1)k, which opens the next window
                 self._close()
             if phase % self.stride == 0:
-                self._add()
+                self._add(skipped)
         if self._readout is None or self.updates < self._due:
             return False
         self._read()
         return True
+
+    def _settle(self) -> int:
+        """Count back the updates that were none; how many these were. Waits for the device."""
+        if self._skipped is None:
+            return 0
+        missed = round(self._skipped.item())
+        self._skipped = None
+        self.updates -= missed
+        return missed
 
     @torch.no_grad()
     def restart(self, params: Params | None = None) -> None:
@@ -209,6 +234,7 @@ class AngularVelocity:
         else:
             for sums in self._sums:
                 sums.reset()
+        self._settle()
         self._readout = None
         # What is left of the current window is no whole window.
         self._partial = self.observation == "mean"
@@ -224,6 +250,7 @@ class AngularVelocity:
         loaded tracker starts afresh with the next whole window. Samples of shards are always light.
         It waits for an angle that is on its way.
         """
+        self._settle()
         state: dict[str, Any] = {
             **self._config(),
             "shapes": {key: list(p.shape) for key, p in self.named_params.items()},
@@ -291,6 +318,7 @@ class AngularVelocity:
                             f"{list(kept[key].shape)}: other numbers of ranks need "
                             "torch.distributed.checkpoint"
                         )
+        self._skipped = None
         self.updates = state_dict["updates"]
         if copies is None:
             self.restart()
@@ -382,9 +410,10 @@ class AngularVelocity:
         self._readout = None
         self._due = 0
 
-    def _add(self) -> None:
+    def _add(self, skipped: torch.Tensor | None = None) -> None:
+        kept = None if skipped is None else 1.0 - skipped
         for sums in self._sums:
-            sums.add()
+            sums.add(kept)
 
     def _close(self) -> None:
         """End a window on the devices, and send its products on their way to the host."""

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from autodrop import AutoDrop
+from autodrop import AutoDrop, accumulation, counting
 from autodrop.detectors import ThresholdSaturation
 
 
@@ -69,6 +69,77 @@ def test_steps_that_a_scaler_skips_do_not_count(fused):
     assert torch.equal(loop.p, whole.p)
     assert loop.scheduler.angular_velocities == whole.scheduler.angular_velocities
     assert loop.scheduler.drops == whole.scheduler.drops
+
+
+def overflowing(skipped, steps, options, cut=None):
+    """Fused SGD under a scaler; what is skipped overflows. Saved and loaded again after `cut`."""
+
+    def make(params):
+        return torch.optim.SGD(params, lr=0.1, fused=True)
+
+    loop = Loop(optimizer=make, **options)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    for t in range(steps):
+        loop.optimizer.zero_grad()
+        if t in skipped:
+            scaler.scale(loop.p.sum()).backward()
+            loop.p.grad[0] = math.inf
+        else:
+            scaler.scale(loop.loss()).backward()
+        scaler.step(loop.optimizer)
+        scaler.update()
+        loop.scheduler.step()
+        if t == cut:
+            state = copy.deepcopy(loop.scheduler.state_dict())
+            loop.scheduler = AutoDrop(
+                loop.optimizer, detector=ThresholdSaturation(180.0), **options
+            )
+            loop.scheduler.load_state_dict(state)
+    return loop
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"window": 2},
+        {"window": 4, "lag": 2},
+        {"window": 4, "accumulation": "plain", "lag": 3},
+        {"window": 4, "stride": 2},
+        {"window": 4, "observation": "snapshot", "lag": 1},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "skipped",
+    [{3, 4, 9}, {0, 1, 2, 3, 4, 5}, {7}, {8}, set(range(8, 17)), {3, 7, 11, 15, 19, 23}],
+    ids=str,
+)
+@pytest.mark.parametrize("launches_cost", [False, True])
+def test_skipped_steps_that_only_the_device_knows_do_not_count(
+    options, skipped, launches_cost, monkeypatch
+):
+    """found_inf as on a GPU, where reading it would wait: the same angles, drops and updates."""
+    if launches_cost:
+        monkeypatch.setattr(accumulation, "_ONE_BY_ONE", ())
+    clean = overflowing(set(), 40, options)
+    monkeypatch.setattr(counting, "_AT_HAND", ())
+    for cut in (None, 6, 13):
+        loop = overflowing(skipped, 40 + len(skipped), options, cut)
+        assert torch.equal(loop.p, clean.p)
+        assert loop.scheduler.angular_velocities == clean.scheduler.angular_velocities
+        assert loop.scheduler.drops == clean.scheduler.drops
+        loop.scheduler.state_dict()  # puts the count right
+        assert loop.updates == 40
+    assert len(clean.scheduler.drops) >= 3
+
+
+def test_control_counting_skipped_steps_moves_the_windows(monkeypatch):
+    clean = overflowing(set(), 40, {"window": 4})
+    monkeypatch.setattr(
+        counting.UpdateCounter, "_note", lambda self, found: setattr(self, "_moved", True)
+    )
+    loop = overflowing({3, 4, 9}, 43, {"window": 4})
+    assert loop.scheduler.angular_velocities != clean.scheduler.angular_velocities
 
 
 def test_accumulated_gradients_count_once():

@@ -49,7 +49,8 @@ class Sent:
     def __init__(self, vector):
         Sent.copies += 1
         assert vector.device.type == "cuda"
-        assert (vector.shape, vector.dtype) == ((WIDTH,), F64)
+        assert vector.dtype == F64
+        assert WIDTH <= vector.numel() <= 2 * WIDTH + 10
         self.vector = vector
 
     def read(self):
@@ -134,6 +135,58 @@ def test_a_scheduler_reads_nothing_before_the_lag_is_over(tensor_rate, sent):
             assert sent.copies == (t >= 4)
         p.grad = torch.ones_like(p)
         optimizer.step()
+        with pytest.raises(DataDependentOutputException):
+            scheduler.step()
+
+
+class Fused(torch.optim.SGD):
+    """A step that a scaler may skip; torch's own fused ones need CUDA even for fake tensors."""
+
+    def step(self, closure=None):
+        pass
+
+
+def test_an_overflow_flag_is_read_only_where_a_window_may_end(sent):
+    """Of a fused optimizer under a scaler: `found_inf` is on the device."""
+    with FakeTensorMode(), StaysOnDevice():
+        p = torch.nn.Parameter(torch.ones(5, 3, device="cuda"))
+        optimizer = Fused([p], lr=0.1)
+        scheduler = AutoDrop(optimizer, 4, lag=2)
+        for t in range(1, 5):
+            optimizer.found_inf = torch.zeros(1, device="cuda")
+            p.grad = torch.ones_like(p)
+            optimizer.step()
+            if t in (2, 4):  # lag updates after a window's end, and at one
+                with pytest.raises(DataDependentOutputException):
+                    scheduler.step()
+                scheduler._tracker._skipped = None
+            else:
+                scheduler.step()
+
+
+@pytest.mark.parametrize("per_group", [False, True])
+def test_a_device_that_decides_is_never_waited_for(per_group, sent):
+    with FakeTensorMode(), StaysOnDevice():
+        groups = [[torch.nn.Parameter(torch.ones(n, device="cuda"))] for n in (3, 4)]
+        optimizer = torch.optim.Adam([{"params": group} for group in groups], capturable=True)
+        for group in optimizer.param_groups:  # the constructor of Adam reads it
+            group["lr"] = torch.full((), 0.1, device="cuda")
+        scheduler = AutoDrop(
+            optimizer,
+            4,
+            decide="device",
+            lag=3,
+            per_group=per_group,
+            momentum="rescale",
+            count="calls",
+            detector=ThresholdSaturation(),
+        )
+        for t in range(1, 7):  # the device decides at t = 4
+            for (p,) in groups:
+                p.grad = torch.ones_like(p)
+            optimizer.step()
+            scheduler.step()
+            assert sent.copies == (t >= 4)
         with pytest.raises(DataDependentOutputException):
             scheduler.step()
 
