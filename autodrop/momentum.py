@@ -38,8 +38,9 @@ def change_momentum(
              x_{t+1} − x_t do not change with α by themselves.
     zero     b ← 0: the next step is along the next gradient.
 
-    b is SGD's momentum_buffer or Adam's exp_avg; Adam's mean square stays in any case. ratio may be
-    a tensor of one element on the parameters' device; 1 changes nothing.
+    b is SGD's momentum_buffer or Adam's exp_avg; Adam's mean square stays in any case. Where the
+    length of a step does not depend on that of b, as in Muon, rescaling changes little. ratio may
+    be a tensor of one element on the parameters' device; 1 changes nothing.
     """
     if momentum == "keep":
         return
@@ -55,7 +56,7 @@ def change_momentum(
         torch._foreach_mul_(buffers, _like(buffers[0], ratio))
     elif isinstance(ratio, torch.Tensor):
         torch._foreach_mul_(buffers, _like(buffers[0], ratio == 1.0))
-    else:
+    elif ratio != 1.0:
         torch._foreach_zero_(buffers)
 
 

@@ -22,8 +22,9 @@ def parameter_groups(params: Params) -> list[Group]:
     The key is a tensor's name, from its pair or from the "param_names" of its dict, and otherwise
     its position among all tensors. A tensor that comes again is left out.
 
-    Raises TypeError unless all are dense, initialised, real floating-point tensors, ValueError if
-    two have one name, or if there are no elements.
+    Raises TypeError unless all are dense, initialised, real floating-point tensors of at least 16
+    bits, or dicts of these; ValueError if two have one name, names are not as many as tensors, or
+    there are no elements.
     """
     if isinstance(params, torch.Tensor | Mapping):
         raise TypeError(
@@ -63,9 +64,13 @@ def parameter_groups(params: Params) -> list[Group]:
 
 
 def _named(entry: dict[str, Any]) -> Iterable[tuple[str | None, Any]]:
+    if "params" not in entry:
+        raise TypeError(f'params as dicts must have "params", got one of {sorted(entry)}')
     members = entry["params"]
     members = [members] if isinstance(members, torch.Tensor) else list(members)
     names = entry.get("param_names") or [None] * len(members)
+    if len(names) != len(members):
+        raise ValueError(f"param_names must be as many as params = {len(members)}, got {names}")
     for name, item in zip(names, members, strict=True):
         pair = isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str)
         yield (item[0], item[1]) if pair else (name, item)
@@ -78,7 +83,13 @@ def _check(p: Any) -> None:
         )
     if is_lazy(p):
         raise TypeError("params must be initialised: run the lazy modules once, before tracking")
-    if not p.is_floating_point():
-        raise TypeError(f"params must be real floating point, got dtype {p.dtype}")
-    if p.layout is not torch.strided:
-        raise TypeError(f"params must be dense, got layout {p.layout}")
+    if not p.is_floating_point() or p.dtype.itemsize < 2:
+        raise TypeError(
+            f"params must be real floating point of 16 bits or more, got dtype {p.dtype}"
+        )
+    if p.layout is not torch.strided or p.is_nested:
+        raise TypeError(
+            f"params must be dense, got {'nested ones' if p.is_nested else f'layout {p.layout}'}"
+        )
+    if p.device.type == "meta":
+        raise TypeError("params must have values, got one on the meta device")

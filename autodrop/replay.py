@@ -30,22 +30,29 @@ def replay(
         `AutoDrop.angle_steps`, increasing. Default: that of the third window and of each after it,
         which is right where no window was without an angle.
 
-    Raises ValueError for angles outside [0, 180], and for steps that do not end windows of the
-    rule, do not increase or are not as many as the angles.
+    The record ends with the last angle: a drop that the run made later, in a window without one,
+    is not in the answer. step is observed: replay knows no lag. Parameters that were added in the
+    run made its detector forget: replay what came after them by itself.
+
+    Raises TypeError for a learning_rate that is no number; ValueError for one that is not finite
+    and > 0, for angles outside [0, 180], for a rule with several floors, and for steps that do not
+    end windows of the rule from the third on, do not increase or are not as many as the angles.
     """
     check_number("learning_rate", learning_rate, "finite and > 0", lambda α: 0.0 < α < math.inf)
+    rule.policy.floors(1)  # an error now rather than at the first drop
     k = rule.window
     first = 3 * k if rule.observation == "mean" else 2 * k + 1
     if steps is None:
         steps = [first + i * k for i in range(len(angles))]
     if len(steps) != len(angles):
         raise ValueError(f"steps must be as many as angles = {len(angles)}, got {len(steps)}")
-    previous = 0
+    previous = first - k
     for t in steps:
         if t <= previous or not rule.observes(t):
             raise ValueError(
-                f"steps must increase and end windows of {k} updates ({rule.observation}), "
-                f"got {t} after {previous}"
+                f"steps must increase from {first} on and end windows of {k} updates "
+                f"({rule.observation}), got {t}"
+                + (f" after {previous}" if previous >= first else "")
             )
         previous = t
     seen = dict(zip(steps, angles, strict=True))

@@ -174,6 +174,9 @@ class AutoDrop(LRScheduler):
             raise ValueError(f"average needs lag = 0, got {lag}")
         if average and per_group:
             raise ValueError("average needs per_group = False: it replaces all parameters at once")
+        for name, given in (("track", track), ("update_bn", update_bn), ("on_drop", on_drop)):
+            if given is not None and not callable(given):
+                raise TypeError(f"{name} must be callable or None, got {given!r}")
         if update_bn is not None and not average:
             raise ValueError("update_bn is for averages, got average = False")
         if decide not in ("host", "device"):
@@ -200,7 +203,7 @@ class AutoDrop(LRScheduler):
             "offload": offload,
             "process_group": process_group,
         }
-        self._coarse = False  # whether the last angle was too uncertain for the rule
+        self._coarse: set[int] = set()  # rules whose last angle was too uncertain for them
         super().__init__(optimizer, last_epoch)
         self._counter = make_counter(optimizer, count)
 
@@ -390,6 +393,8 @@ class AutoDrop(LRScheduler):
         if self._average is not None and state_dict["average"] is not None:
             self._average.load_state_dict(state_dict["average"])
         lost = self._average is not None and state_dict["average"] is None
+        if self._average is not None and lost:
+            self._average.clear()
         self.last_epoch = state_dict["last_epoch"]
         self._step_count = state_dict["_step_count"]
         self.base_lrs = _copied(state_dict["base_lrs"])
@@ -427,6 +432,11 @@ class AutoDrop(LRScheduler):
                 if self.track is None or self.track(name, p)
             ]
             groups.append([(name, p) if name else p for name, p in pairs])
+        if self.track is not None and not any(groups):
+            raise ValueError(
+                "track must leave at least one parameter, it leaves none of "
+                f"{sum(len(group['params']) for group in self.optimizer.param_groups)}"
+            )
         if not self.per_group:
             return [{"params": [member for members in groups for member in members]}]
         empty = [number for number, members in enumerate(groups) if not members]
@@ -484,9 +494,9 @@ class AutoDrop(LRScheduler):
                 return
             angles = tracker.group_angles if read else (None,) * len(self._states)
             self._states = [
-                rule.observe(state, self._usable(angle, error, state))
-                for state, angle, error in zip(
-                    self._states, angles, tracker.group_errors, strict=True
+                rule.observe(state, self._usable(number, angle, error, state))
+                for number, (state, angle, error) in enumerate(
+                    zip(self._states, angles, tracker.group_errors, strict=True)
                 )
             ]
         if rule.acts(t):
@@ -503,12 +513,15 @@ class AutoDrop(LRScheduler):
                     self.group_angular_velocities[number].append(math.degrees(angle))
                     self.group_angle_steps[number].append(t)
 
-    def _usable(self, angle: float | None, error: float, state: RuleState) -> float | None:
-        """The angle, unless its error hides what the rule looks for."""
+    def _usable(
+        self, number: int, angle: float | None, error: float, state: RuleState
+    ) -> float | None:
+        """The angle, unless its error hides what the rule of that number looks for."""
         threshold = getattr(self.rule.detector, "threshold", None)
         threshold = threshold if state.threshold is None else state.threshold
         if angle is None or self.dry_run or threshold is None or math.degrees(error) <= threshold:
-            self._coarse = self._coarse and angle is None
+            if angle is not None:
+                self._coarse.discard(number)
             return angle
         said = (
             f"an angle from a fraction = {self._tracker.fraction} of the parameters has a standard "
@@ -517,9 +530,9 @@ class AutoDrop(LRScheduler):
         )
         if len(self.angular_velocities) == 1:
             raise RuntimeError(f"{said}: watch with dry_run = True, or track more")
-        if not self._coarse:
+        if number not in self._coarse:
             warn(f"{said}: it is left out, and further ones go unreported")
-        self._coarse = True
+        self._coarse.add(number)
         return None
 
     def _act(self) -> None:
@@ -555,7 +568,8 @@ class AutoDrop(LRScheduler):
                     group["lr"].fill_(after)
                 else:
                     group["lr"] = after
-                change_momentum(self.optimizer, group, self.momentum, before / after)
+                ratio = before / float(group["lr"])  # as a tensor rounds it: it may be 1
+                change_momentum(self.optimizer, group, self.momentum, ratio)
             new = tuple(float(group["lr"]) for group in groups)  # as a tensor rounds it
             if new == old:
                 return None

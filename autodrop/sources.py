@@ -62,11 +62,18 @@ class Source:
                 rng = np.random.default_rng(seed)
                 chosen = rng.choice(self.population, wanted, replace=False, shuffle=False)
                 chosen.sort()
-                self._sample = torch.from_numpy(chosen).to(x.device)
+                self._sample = torch.from_numpy(self._stored(chosen, x)).to(x.device)
                 self.size = wanted
 
     def _local(self) -> torch.Tensor:
         return distributed.local_part(self.parameter) if self._sharded else self.parameter.detach()
+
+    def _stored(self, indices: np.ndarray, x: torch.Tensor) -> np.ndarray:
+        """Where `read` has the elements with these row-major indices."""
+        # By index and not by address: a checkpoint may be loaded into another memory format.
+        if self._dense and not x.is_contiguous():
+            indices = np.array(x.stride()) @ np.array(np.unravel_index(indices, x.shape))
+        return indices.astype(np.int32 if x.numel() < 2**31 else np.int64)
 
     @property
     def sampled(self) -> bool:

@@ -59,8 +59,10 @@ class AngularVelocity:
         since the numbers were sent on their way to the host lag updates earlier.
     stride: r, a divisor of k: the mean is over every r-th iterate, t = ik, ik + r, ….
     fraction: of the coordinates of each tensor that are followed, in (0, 1], at least 16 of them;
-        drawn once, from `seed`, without replacement. `error` is the angle's standard error: for
-        watching, it is some tenths of a degree to a few degrees at 0.1.
+        drawn once, from `seed` and the tensor's name or position, without replacement. `error` is
+        the angle's standard error: for watching, it is some tenths of a degree to a few degrees at
+        0.1. Copies are of the sample alone; its indices are one more (two where a tensor has more
+        than 2³¹ elements).
     offload: keep what is needed at the ends of windows only in the host's memory: on the device
         remain 1 copy with plain sums, 2 with anchored ones.
     process_group: the ranks of torch.distributed that hold these parameters, as replicas or as
@@ -382,10 +384,11 @@ class AngularVelocity:
                 group=number,
                 owned=self._ranks.owned[key],
                 fraction=self.fraction,
-                seed=(self.seed, number, position, self._ranks.rank * is_sharded(p)),
+                # By name, so that groups and orders may change between save and load.
+                seed=(self.seed, self._ranks.rank * is_sharded(p), *key.encode()),
             )
             for number, group in enumerate(self._groups)
-            for position, (key, p) in enumerate(group.items())
+            for key, p in group.items()
         ]
         plain: list[Source] = []
         anchored: list[Source] = []
