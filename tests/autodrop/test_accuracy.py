@@ -1,6 +1,7 @@
 """Angles of stored iterates of any precision, against float64 arithmetic on the same iterates."""
 
 import math
+import os
 
 import pytest
 import torch
@@ -143,6 +144,20 @@ def test_a_million_parameters():
     params = [torch.randn(1000, 998, generator=g), torch.randn(2000, generator=g)]
     assert sum(p.numel() for p in params) == 10**6
     assert worst(turning(params, 1e-6, 30.0, 4, 4)) <= PROMISED
+
+
+@pytest.mark.skipif(
+    os.environ.get("HYPOTHESIS_PROFILE") != "nightly", reason="minutes: in the nightly profile"
+)
+@pytest.mark.parametrize(("direction", "degrees"), [(None, 30.0), (torch.bfloat16, 1.0)], ids=str)
+@pytest.mark.parametrize("step", [1e-2, 1e-7])
+def test_eleven_million_parameters(step, direction, degrees):
+    """As many as ResNet-18 has."""
+    g = torch.Generator().manual_seed(5)
+    params = [torch.randn(512, 512, 3, 3, generator=g) for _ in range(4)]
+    params += [torch.randn(1_734_000, generator=g)]
+    assert sum(p.numel() for p in params) > 11 * 10**6
+    assert worst(turning(params, step, degrees, 4, 4, direction=direction)) <= PROMISED
 
 
 LAYOUTS = {
