@@ -7,16 +7,19 @@ the recursion), so that agreement of the two is evidence for both.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from theory import checks, linear
+from theory import checks, linear, ranks
 from theory.methods import UnifiedMomentum
 from theory.problems import NoisyQuadratic
 from theory.schedules import StepwiseSchedule
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 __all__ = ["Ensemble", "block_entries", "run"]
 
@@ -70,6 +73,7 @@ def run(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float64,
     from_stationary: bool = False,
+    group: ProcessGroup | None = None,
 ) -> Ensemble:
     """x_{t+1} of UAI 2024, eq. (9) with G_t = a(x_t − c_t), c_t ~ N(0, v), for B trajectories.
 
@@ -77,43 +81,53 @@ def run(
     ----------
     trajectories : B ≥ 1.
     seed : blocks of trajectories draw from generators of their own, derived from (seed, block), so
-        a run is reproducible for given problem, B and kind of device; nothing is seeded globally.
+        a run is reproducible for given problem, B and kind of device, on any number of ranks;
+        nothing is seeded globally.
     window : k ≥ 1; the run must have T ≥ 3k iterations.
     dtype : of the iterates and of all sums over modes and windows.  In float32 the difference of
         two window means keeps only what the iterates' rounding leaves of it.
     from_stationary : draw (x_0, d_0) from the stationary law at the first rate.
+    group : the ranks that share the blocks out, each of which gets the whole result; see
+        `theory.ranks`.  None: this process computes everything, whatever is initialized.
 
     Raises
     ------
     TypeError
         If problem, method or schedule is something else.
     ValueError
-        If an argument is out of range, or `from_stationary` and the rate is unstable.
+        If an argument is out of range, or `from_stationary` and the rate is unstable; or if the
+        ranks were called with different arguments.
     OverflowError
         If an iterate is not finite.
 
     Source: UAI 2024, eq. (3), (9), (11) and Definition 3.3.
     """
-    checks.instance("problem", problem, NoisyQuadratic)
-    checks.instance("method", method, UnifiedMomentum)
-    checks.instance("schedule", schedule, StepwiseSchedule)
-    trajectories = checks.positive_integer("trajectories", trajectories)
-    window = checks.positive_integer("window", window)
-    if len(schedule) < 3 * window:
-        raise ValueError(
-            f"an angle needs three windows: len(schedule) must be >= 3 * window = {3 * window}, "
-            f"got {len(schedule)}"
-        )
-    device = torch.device(device)
-    size = max(1, block_entries(device) // problem.dimension)
-    blocks = []
-    for index, first in enumerate(range(0, trajectories, size)):
+    with ranks.agreement(group) as same:
+        checks.instance("problem", problem, NoisyQuadratic)
+        checks.instance("method", method, UnifiedMomentum)
+        checks.instance("schedule", schedule, StepwiseSchedule)
+        trajectories = checks.positive_integer("trajectories", trajectories)
+        window = checks.positive_integer("window", window)
+        if len(schedule) < 3 * window:
+            raise ValueError(
+                "an angle needs three windows: len(schedule) must be >= 3 * window = "
+                f"{3 * window}, got {len(schedule)}"
+            )
+        device = torch.device(device)
+        size = max(1, block_entries(device) // problem.dimension)
+        same.update(function="simulate.run", problem=problem, method=method, schedule=schedule)
+        same.update(trajectories=trajectories, seed=seed, window=window, dtype=dtype)
+        same.update({"kind of device": device.type, "from_stationary": from_stationary})
+
+    def block(index: int) -> tuple[NDArray[np.float64], ...]:
         generator = torch.Generator(device)
         stream = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)
         generator.manual_seed(int(stream[0] >> np.uint64(1)))
-        rows = min(size, trajectories - first)
-        block = _Block(problem, method, rows, generator, dtype)
-        blocks.append(block.run(schedule, window, from_stationary))
+        rows = min(size, trajectories - index * size)
+        start = _Block(problem, method, rows, generator, dtype)
+        return start.run(schedule, window, from_stationary)
+
+    blocks = ranks.spread(block, -(-trajectories // size), group)
     risk, inner, squared_norm, final = zip(*blocks, strict=True)
     ensemble = Ensemble(
         risk=np.concatenate(risk, axis=1),
@@ -178,7 +192,8 @@ class _Block:
         self.ys, self.scratch = self.scratch, self.ys
 
     def _risk(self) -> torch.Tensor:
-        return ((self.x * self.x) @ self.a).double() / 2
+        # A matrix product would round otherwise with another number of threads.
+        return torch.linalg.vecdot(self.x * self.a, self.x).double() / 2
 
     def run(
         self, schedule: StepwiseSchedule, window: int, from_stationary: bool

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from theory import checks
+from theory import checks, ranks
 from theory.methods import TorchMomentum, UnifiedMomentum
 from theory.problems.convex import ConvexProblem
 from theory.schedules import StepwiseSchedule
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 __all__ = ["ConvexEnsemble", "run"]
 
@@ -73,6 +77,7 @@ def run(
     dtype: torch.dtype = torch.float64,
     weights: ArrayLike | None = None,
     record_every: int = 1,
+    group: ProcessGroup | None = None,
 ) -> ConvexEnsemble:
     """x_{t+1} of UAI 2024, eq. (9), or of torch's SGD, from x_0 for t < T; B trajectories.
 
@@ -80,44 +85,54 @@ def run(
     ----------
     trajectories : B ≥ 1.
     seed : blocks of trajectories draw from generators of their own, derived from (seed, block), so
-        a run is reproducible for given problem, B and kind of device; nothing is seeded globally.
+        a run is reproducible for given problem, B and kind of device, on any number of ranks;
+        nothing is seeded globally.
     dtype : of the iterates and of f; the statistics are float64.
     weights : w_t of `ConvexEnsemble.average`, shape (T,), of positive sum; None: w_t = α_t.
     record_every : k ≥ 1; f is evaluated at every k-th iterate, at a cost of O(Nn) for finite sums.
+    group : the ranks that share the blocks out, each of which gets the whole result; see
+        `theory.ranks`.  None: this process computes everything, whatever is initialized.
 
     Raises
     ------
     TypeError
         If problem, method or schedule is something else.
     ValueError
-        If an argument is out of range, or weights are given with record_every > 1.
+        If an argument is out of range, or weights are given with record_every > 1; or if the
+        ranks were called with different arguments.
     OverflowError
         If a gap or its square is not finite.
 
     Source: UAI 2024, eq. (9), (11).
     """
-    checks.instance("problem", problem, ConvexProblem)
-    if not isinstance(method, UnifiedMomentum | TorchMomentum):
-        raise TypeError(f"method must be a UnifiedMomentum or a TorchMomentum, got {method!r}")
-    checks.instance("schedule", schedule, StepwiseSchedule)
-    trajectories = checks.positive_integer("trajectories", trajectories)
-    record_every = checks.positive_integer("record_every", record_every)
-    device = torch.device(device)
-    rates = np.asarray(schedule, dtype=np.float64)
-    w = _shares(rates, weights, record_every)
-    size = _block_rows(problem, device)
-    moments = _RunningMoments()
-    blocks = []
-    for index, first in enumerate(range(0, trajectories, size)):
+    with ranks.agreement(group) as same:
+        checks.instance("problem", problem, ConvexProblem)
+        if not isinstance(method, UnifiedMomentum | TorchMomentum):
+            raise TypeError(f"method must be a UnifiedMomentum or a TorchMomentum, got {method!r}")
+        checks.instance("schedule", schedule, StepwiseSchedule)
+        trajectories = checks.positive_integer("trajectories", trajectories)
+        record_every = checks.positive_integer("record_every", record_every)
+        device = torch.device(device)
+        rates = np.asarray(schedule, dtype=np.float64)
+        w = _shares(rates, weights, record_every)
+        size = _block_rows(problem, device)
+        same.update(function="simulate_convex.run", problem=problem, method=method)
+        same.update(schedule=schedule, trajectories=trajectories, seed=seed, dtype=dtype, weights=w)
+        same.update({"kind of device": device.type, "record_every": record_every})
+
+    def block(index: int) -> _Block:
         stream = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)
         generator = torch.Generator(device).manual_seed(int(stream[0] >> np.uint64(1)))
-        rows = min(size, trajectories - first)
+        rows = min(size, trajectories - index * size)
         x = torch.tensor(problem.start, dtype=dtype, device=device).repeat(rows, 1)
-        block = _run_block(problem, method, x, rates, w, record_every, generator)
-        moments.add(rows, block.mean, block.square)
-        blocks.append(block)
+        return _run_block(problem, method, x, rates, w, record_every, generator)
+
+    blocks = ranks.spread(block, -(-trajectories // size), group)
+    moments = _RunningMoments()
+    for part in blocks:  # in order, whatever rank did which
+        moments.add(len(part.rows[0]), part.mean, part.square)
     average, before_last, last = (
-        np.concatenate([part[i] for part in (block.rows for block in blocks)]) for i in range(3)
+        np.concatenate([part.rows[i] for part in blocks]) for i in range(3)
     )
     if not (moments.finite and np.isfinite(last).all()):
         raise OverflowError(f"a gap f(x_t) - minimum, or its square, is not finite in {dtype}")
@@ -184,6 +199,17 @@ class _Block:
     rows: tuple[NDArray[np.float64], ...]
 
 
+def _moments(gaps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mean and Σ (gap − mean)², whatever the number of threads: torch's sums depend on it."""
+    if gaps.device.type != "cpu":
+        mean = gaps.mean()
+        return mean, ((gaps - mean) ** 2).sum()
+    values = gaps.numpy()
+    with np.errstate(over="ignore", invalid="ignore"):  # the caller tells
+        center = values.mean()
+        return torch.tensor(center), torch.tensor(((values - center) ** 2).sum())
+
+
 def _unified(method: UnifiedMomentum, x: torch.Tensor) -> Step:
     """Eq. (9): y' = x − αG, yˢ' = x − sαG, x' = y' + β(yˢ' − yˢ), with yˢ_0 = x_0."""
     β, s = float(method.momentum), float(method.s)
@@ -237,8 +263,9 @@ def _run_block(
             gaps = gap(x)
             before_last = gaps
             if t % record_every == 0:
-                means.append(gaps.mean())
-                squares.append(((gaps - means[-1]) ** 2).sum())
+                mean, square = _moments(gaps)
+                means.append(mean)
+                squares.append(square)
                 average = average + share * gaps
         x = step(x, here.stochastic_subgradient(x, generator), α)
     host = (part.cpu().numpy() for part in (average, before_last, gap(x)))
