@@ -1,8 +1,9 @@
-"""Command line of the audit: ``python -m paper_checks``."""
+"""Command line of the audit: ``python -m paper_checks``, or with ``torchrun -m paper_checks``."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import io
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from paper_checks import report, runner, terminal
+from paper_checks import ranks, report, runner, terminal
 from paper_checks.claim import Claim, Context, Level, registry
 
 OK, RED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -21,7 +22,20 @@ def main(argv: Sequence[str] | None = None, claims: Sequence[Claim] | None = Non
 
     0: every verdict is the expected one; 1: some is not; 130: interrupted, the report shows what
     was finished. Exits with 2 on wrong usage. ``claims`` defaults to the paper's.
+
+    Under torchrun the claims are shared out among its ranks: rank 0 writes the report and prints,
+    the others are silent, and all return the same status.
     """
+    shared = ranks.of_torchrun()
+    if shared is None or shared.rank == 0:
+        return _audit(argv, claims, shared)
+    with contextlib.redirect_stdout(io.StringIO()):
+        return _audit(argv, claims, shared)
+
+
+def _audit(
+    argv: Sequence[str] | None, claims: Sequence[Claim] | None, shared: ranks.Ranks | None
+) -> int:
     parser = _parser()
     options = parser.parse_args(argv)
     known = registry() if claims is None else claims
@@ -34,12 +48,22 @@ def main(argv: Sequence[str] | None = None, claims: Sequence[Claim] | None = Non
         parser.error(f"--seed must be >= 0, got {options.seed}")
     _require_device(parser, options.device)
     out = options.out or Path(report.PARTIAL if options.only else report.FOLDER)
-    if out.exists() and not out.is_dir():
+    if (shared is None or shared.rank == 0) and out.exists() and not out.is_dir():
         parser.error(f"--out must be a directory, got the file {str(out)!r}")
 
     context = Context(options.level, options.device, options.seed)
+    spread: runner.Spread = runner.one_by_one
+    if shared:
+        if different := shared.differences(runner.plan(chosen, context)):
+            parser.error(f"rank {shared.rank} is to do another audit: {'; '.join(different)}")
+        if options.device == "cuda":
+            _use_device(shared.local)
+        if shared.rank:
+            return shared.serve(lambda i: runner.check(chosen[i], context), len(chosen))
+        spread = shared.spread
+
     with terminal.AuditProgress(console, len(chosen)) as progress:
-        results, interrupted = runner.run(chosen, context, out, progress)
+        results, interrupted = runner.run(chosen, context, out, progress, spread)
     page = report.render(results, out)
 
     entries = results["claims"]
@@ -49,10 +73,13 @@ def main(argv: Sequence[str] | None = None, claims: Sequence[Claim] | None = Non
     matched = sum(entry["matched"] for entry in entries)
     seconds = sum(entry["seconds"] for entry in entries)
     console.print(f"{matched} of {len(chosen)} claims as expected, {seconds:.0f} s. Report: {page}")
+    status = OK if matched == len(chosen) else RED
     if interrupted:
         console.print(f"Interrupted after {len(entries)} of {len(chosen)} claims.")
-        return INTERRUPTED
-    return OK if matched == len(chosen) else RED
+        status = INTERRUPTED
+    if shared:
+        shared.finish(status)
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,7 +98,10 @@ def _parser() -> argparse.ArgumentParser:
         "--only", nargs="+", action="extend", metavar="ID", help="check only these claims"
     )
     parser.add_argument(
-        "--device", default="cpu", help="cpu, cuda or cuda:N (default: %(default)s)"
+        "--device",
+        default="cpu",
+        help="cpu, cuda or cuda:N (default: %(default)s); with cuda, the ranks of torchrun take "
+        "the GPUs of their machine in turn",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the audit (default: 0)")
     parser.add_argument(
@@ -111,6 +141,13 @@ def _require_device(parser: argparse.ArgumentParser, device: str) -> None:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if int(index or 0) >= count:
             parser.error(f"--device {device}: torch finds {count} CUDA devices here")
+
+
+def _use_device(local: int) -> None:
+    """Give the ranks of a machine its GPUs in turn, as torch's current device."""
+    import torch
+
+    torch.cuda.set_device(local % torch.cuda.device_count())
 
 
 if __name__ == "__main__":

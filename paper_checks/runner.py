@@ -1,20 +1,23 @@
-"""Running claims: one result per claim, kept on disk as soon as it is there."""
+"""Running claims: one result per claim, kept on disk as soon as it is there.
+
+What is kept of a claim is text (its entry of the results, its figures), so that it may come from
+another process.
+"""
 
 from __future__ import annotations
 
 import datetime
 import json
-import os
 import platform
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from paper_checks import style
+from paper_checks import files, style
 from paper_checks.claim import Claim
 from paper_checks.context import Context
 from paper_checks.outcome import Outcome, execute
@@ -51,14 +54,30 @@ class Result:
         )
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of a claim: its entry in results.json, and its figures, SVG by file name."""
+
+    entry: dict[str, Any]
+    figures: dict[str, str]
+
+
 class Progress(Protocol):
     """What the runner tells while it works."""
 
     def started(self, claim: Claim) -> None:
-        """The check of ``claim`` begins."""
+        """The check of ``claim`` begins in this process."""
 
-    def finished(self, result: Result) -> None:
-        """The check ended and its result is on disk."""
+    def finished(self, entry: Mapping[str, Any]) -> None:
+        """A check ended and its entry is on disk."""
+
+
+Spread = Callable[[Callable[[int], Kept], int], Iterable[tuple[int, Kept]]]
+
+
+def one_by_one(work: Callable[[int], Kept], count: int) -> Iterable[tuple[int, Kept]]:
+    """(i, work(i)) for i < count, in order."""
+    return enumerate(map(work, range(count)))
 
 
 def run_claim(claim: Claim, context: Context) -> Result:
@@ -82,69 +101,86 @@ def run_claim(claim: Claim, context: Context) -> Result:
     return Result(claim, outcome, error, time.perf_counter() - started)
 
 
+def check(claim: Claim, context: Context) -> Kept:
+    """Run the claim and return what is kept of it; what cannot be kept is the claim's error."""
+    result = run_claim(claim, context)
+    try:
+        return _kept(result)
+    except Exception:  # whatever matplotlib or json makes of what the check handed over
+        return _kept(replace(result, outcome=None, error=traceback.format_exc()))
+
+
 def run(
-    claims: Sequence[Claim], context: Context, out: Path, progress: Progress | None = None
+    claims: Sequence[Claim],
+    context: Context,
+    out: Path,
+    progress: Progress | None = None,
+    spread: Spread = one_by_one,
 ) -> tuple[dict[str, Any], bool]:
-    """Check the claims in order; return (the contents of results.json, whether interrupted).
+    """Check the claims; return (the contents of results.json, whether interrupted).
 
     After every claim ``out/results.json`` is replaced atomically and its figures lie in
     ``out/figures``, so a run that is interrupted or killed leaves what it had finished; the entry
     "complete" says whether that is everything. Ctrl-C ends the run and is told in the second value.
+    ``spread`` does the work, in whatever processes and order; the results keep that of the claims.
     """
     (out / FIGURES).mkdir(parents=True, exist_ok=True)
-    entries: list[dict[str, Any]] = []
-    results = _header(context) | {"planned": len(claims), "complete": False, "claims": entries}
-    write_json(results, out / RESULTS)
-    interrupted = False
+    entries: dict[int, dict[str, Any]] = {}
+
+    def work(i: int) -> Kept:
+        if progress:
+            progress.started(claims[i])
+        return check(claims[i], context)
+
+    def write() -> dict[str, Any]:
+        results = _header(context, started) | {
+            "planned": len(claims),
+            "complete": len(entries) == len(claims),
+            "claims": [entries[i] for i in sorted(entries)],
+        }
+        write_json(results, out / RESULTS)
+        return results
+
+    started = datetime.datetime.now(datetime.UTC)
+    results, interrupted = write(), False
     try:
-        for claim in claims:
+        for i, kept in spread(work, len(claims)):
+            for name, figure in kept.figures.items():
+                files.replace(out / name, figure)
+            entries[i] = kept.entry
+            results = write()
             if progress:
-                progress.started(claim)
-            result, entry = _keep(run_claim(claim, context), out)
-            entries.append(entry)
-            write_json(results, out / RESULTS)
-            if progress:
-                progress.finished(result)
+                progress.finished(kept.entry)
     except KeyboardInterrupt:
         interrupted = True
-    results["complete"] = len(entries) == len(claims)
-    write_json(results, out / RESULTS)
+        results = write()
     return results, interrupted
+
+
+def plan(claims: Sequence[Claim], context: Context) -> dict[str, Any]:
+    """What must be the same in all processes that work on an audit: claims, context, versions."""
+    return {"claims": [claim.id for claim in claims], **asdict(context), "versions": _versions()}
 
 
 def write_json(document: Mapping[str, Any], path: Path) -> None:
     """Replace ``path`` by the document atomically. Raises ValueError for NaN and infinities."""
-    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    files.replace(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _keep(result: Result, out: Path) -> tuple[Result, dict[str, Any]]:
-    """Save the figures and return the result with its entry; what cannot be kept is its error."""
-    try:
-        figures = _save_figures(result, out)
-        entry = _entry(result, figures)
-        json.dumps(entry, allow_nan=False)
-    except Exception:  # whatever matplotlib or json makes of what the check handed over
-        result = replace(result, outcome=None, error=traceback.format_exc())
-        entry = _entry(result, [])
-    return result, entry
-
-
-def _save_figures(result: Result, out: Path) -> list[dict[str, str]]:
-    saved = []
+def _kept(result: Result) -> Kept:
+    figures, svgs = [], {}
     for i, figure in enumerate(result.outcome.figures if result.outcome else (), start=1):
         name = f"{FIGURES}/{result.claim.id}-{i}.svg"
-        style.save_svg(figure.figure, out / name)
-        size = (out / name).stat().st_size
+        svgs[name] = style.svg(figure.figure)
+        size = len(svgs[name].encode())
         if size > MAX_SVG_BYTES:
             raise ValueError(
                 f"figure {figure.title!r} must take <= {MAX_SVG_BYTES} bytes as SVG, got {size}: "
                 "draw dense lines through style.decimate, or pass rasterized=True"
             )
-        saved.append({"file": name, "title": figure.title, "caption": figure.caption})
-    return saved
+        figures.append({"file": name, "title": figure.title, "caption": figure.caption})
+    entry = json.dumps(_entry(result, figures), allow_nan=False)
+    return Kept(json.loads(entry), svgs)
 
 
 def _entry(result: Result, figures: list[dict[str, str]]) -> dict[str, Any]:
@@ -177,14 +213,17 @@ def _entry(result: Result, figures: list[dict[str, str]]) -> dict[str, Any]:
     }
 
 
-def _header(context: Context) -> dict[str, Any]:
-    now = datetime.datetime.now(datetime.UTC)
+def _header(context: Context, started: datetime.datetime) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
-        "started": now.isoformat(timespec="seconds"),
+        "started": started.isoformat(timespec="seconds"),
         **asdict(context),
-        "versions": {
-            "python": platform.python_version(),
-            **{package: metadata.version(package) for package in _PACKAGES},
-        },
+        "versions": _versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        **{package: metadata.version(package) for package in _PACKAGES},
     }

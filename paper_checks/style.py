@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,8 @@ import numpy as np
 from cycler import cycler
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+
+from paper_checks import files
 
 # Okabe & Ito's palette, safe for the common forms of colour blindness, by what it is used for.
 PALETTE = {
@@ -113,8 +114,8 @@ def decimate(x: Any, y: Any, points: int = 600) -> tuple[np.ndarray, np.ndarray]
     return x[at], y[at]
 
 
-def save_svg(figure: Figure, path: Path) -> None:
-    """Write the figure as an SVG without date, creator or random ids: same figure, same bytes."""
+def svg(figure: Figure) -> str:
+    """Return the figure as an SVG without date, creator or random ids: same figure, same text."""
     buffer = io.StringIO()
     with applied():
         FigureCanvasSVG(figure)
@@ -124,7 +125,9 @@ def save_svg(figure: Figure, path: Path) -> None:
             metadata={"Date": None, "Creator": None, "Type": None, "Format": None},
         )
     # matplotlib pads its path data at line ends; nothing reads that.
-    text = re.sub(r"[ \t]+\n", "\n", buffer.getvalue())
-    temporary = path.with_suffix(".svg.part")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    return re.sub(r"[ \t]+\n", "\n", buffer.getvalue())
+
+
+def save_svg(figure: Figure, path: Path) -> None:
+    """Replace ``path`` by :func:`svg` of the figure atomically."""
+    files.replace(path, svg(figure))

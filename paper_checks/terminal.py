@@ -13,7 +13,6 @@ from rich.table import Table
 from rich.text import Text
 
 from paper_checks.claim import Claim
-from paper_checks.runner import Result
 
 _STYLES = {
     "holds": "green",
@@ -63,14 +62,14 @@ class AuditProgress:
         """Show the claim under way."""
         self._bar.update(self._task, description=f"{claim.id:<32.32}")
 
-    def finished(self, result: Result) -> None:
+    def finished(self, entry: Mapping[str, Any]) -> None:
         """Advance the bar; in a log, write a line."""
         self._bar.advance(self._task)
         if not self._console.is_terminal:
-            found = result.outcome.verdict if result.outcome and not result.error else "error"
-            mark = "ok " if result.matched else "NOT AS EXPECTED "
+            found = entry["verdict"] or "error"
+            mark = "ok " if entry["matched"] else "NOT AS EXPECTED "
             self._console.print(
-                f"{mark}{result.claim.id}: {found} ({result.seconds:.1f} s)", markup=False
+                f"{mark}{entry['id']}: {found} ({entry['seconds']:.1f} s)", markup=False
             )
 
 

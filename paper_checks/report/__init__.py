@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
+from paper_checks import files
 from paper_checks.outcome import Verdict
 from paper_checks.report import markup
 
@@ -98,7 +98,5 @@ def render(results: Mapping[str, Any], out: Path) -> Path:
             for i, (entry, figure) in enumerate(figures)
         ],
     )
-    temporary = out / f"{PAGE}.part"
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, out / PAGE)
+    files.replace(out / PAGE, page)
     return out / PAGE
