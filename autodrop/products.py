@@ -16,6 +16,9 @@ __all__ = ["WIDTH", "products", "standard_error", "summed"]
 WIDTH = 9
 _PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 
+# What sums of products and their differences leave of the terms of a variance.
+_ROUNDING = 2.0**-50
+
 
 def products(s: torch.Tensor, d: torch.Tensor, sampled: bool) -> torch.Tensor:
     """(⟨s,s⟩, ⟨d,d⟩, ⟨s,d⟩) in float64; of a sample also the sums of their terms' products."""
@@ -49,19 +52,26 @@ def summed(source: Source, pieces: Sequence[torch.Tensor]) -> torch.Tensor:
 def standard_error(row: Sequence[float]) -> float:
     """The standard deviation of θ = arccos(⟨s,d⟩/√(⟨s,s⟩⟨d,d⟩)) over samples, in radians.
 
-    row: the WIDTH numbers, summed over all vectors; finite, ⟨s,s⟩ and ⟨d,d⟩ > 0. First order in
+    row: the WIDTH numbers, summed over all vectors; ⟨s,s⟩ and ⟨d,d⟩ finite and > 0. First order in
     the errors of the three sums (the delta method): with c = cos θ,
-    dc = d⟨s,d⟩/√(⟨s,s⟩⟨d,d⟩) − (c/2)(d⟨s,s⟩/⟨s,s⟩ + d⟨d,d⟩/⟨d,d⟩) and dθ = −dc/sin θ. Near 0° and
-    180°, where θ is not of first order in c, at most √SD(c). 0 where nothing was sampled.
+    dc = d⟨s,d⟩/√(⟨s,s⟩⟨d,d⟩) − (c/2)(d⟨s,s⟩/⟨s,s⟩ + d⟨d,d⟩/⟨d,d⟩) and dθ = −dc/sin θ. That holds at
+    all angles, since SD(c) falls like sin²θ towards 0° and 180°: the error is in proportion to θ,
+    or to 180° − θ. Of less than some 0.01° only rounding is left, and the answer is its size, a few
+    1e-3 degrees, which is too large. 0 where nothing was sampled; inf where fourth powers of the
+    steps overflow.
     """
     ss, dd, sd, *covariances = row
+    if not all(map(math.isfinite, covariances)):
+        return math.inf
     length = math.sqrt(ss) * math.sqrt(dd)
     c = max(-1.0, min(1.0, sd / length))
-    gradient = (-c / 2 / ss, -c / 2 / dd, 1.0 / length)
-    variance = math.fsum(
-        (1 if i == j else 2) * gradient[i] * gradient[j] * covariance
+    relative = (-c / 2, -c / 2, 1.0)
+    scale = (ss, dd, length)
+    terms = [
+        (1 if i == j else 2) * relative[i] * relative[j] * (covariance / scale[i] / scale[j])
         for (i, j), covariance in zip(_PAIRS, covariances, strict=True)
-    )
-    if variance <= 0.0:
+    ]
+    variance = max(math.fsum(terms), _ROUNDING * math.fsum(map(abs, terms)))
+    if variance == 0.0:
         return 0.0
     return math.sqrt(variance) / max(math.sqrt(1.0 - c * c), math.sqrt(math.sqrt(variance)))
