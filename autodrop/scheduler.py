@@ -164,10 +164,12 @@ class AutoDrop(LRScheduler):
         """Every angle so far, in degrees."""
         self.angle_steps: list[int] = []
         """For each angle the number of updates with which its window ended."""
+        self.angle_errors: list[float] = []
+        """The standard error of each angle, in degrees; 0 unless fraction < 1."""
         self.group_angular_velocities: list[list[float]] = []
-        """The same for each parameter group, with per_group."""
+        """Every angle of each parameter group by itself, in degrees, with per_group."""
         self.group_angle_steps: list[list[int]] = []
-        """And the updates."""
+        """And the updates with which their windows ended."""
         self.drops: list[DropEvent] = []
         """Every drop that changed a rate, or with dry_run would have."""
         if average and lag:
@@ -369,6 +371,7 @@ class AutoDrop(LRScheduler):
             "average": None if self._average is None or light else self._average.state_dict(),
             "angular_velocities": list(self.angular_velocities),
             "angle_steps": list(self.angle_steps),
+            "angle_errors": list(self.angle_errors),
             "group_angular_velocities": _keyed(self.group_angular_velocities),
             "group_angle_steps": _keyed(self.group_angle_steps),
             "drops": saved.text(self.drops),
@@ -412,6 +415,7 @@ class AutoDrop(LRScheduler):
             self._device.load(self._states, known)
         self.angular_velocities = list(state_dict["angular_velocities"])
         self.angle_steps = list(state_dict["angle_steps"])
+        self.angle_errors = list(state_dict["angle_errors"])
         self.group_angular_velocities = _listed(state_dict["group_angular_velocities"])
         self.group_angle_steps = _listed(state_dict["group_angle_steps"])
         self.drops = saved.events(state_dict["drops"])
@@ -507,6 +511,7 @@ class AutoDrop(LRScheduler):
         if read and tracker.angle is not None:
             self.angular_velocities.append(math.degrees(tracker.angle))
             self.angle_steps.append(t)
+            self.angle_errors.append(math.degrees(tracker.error))
         if read and self.per_group:
             for number, angle in enumerate(tracker.group_angles):
                 if angle is not None:
