@@ -42,6 +42,8 @@ class UpdateCounter:
     handed on instead of read. Steps that were gradients' accumulation have no `optimizer.step`, and
     several of them before one `take` count once.
 
+    The optimizer may be a wrapper that holds torch's own as `.optimizer`, as Accelerate's does.
+
     Hooks are lost when an optimizer is pickled or copied; `take` notices, renews the hook, warns
     (RuntimeWarning) and counts.
     """
@@ -60,7 +62,7 @@ class UpdateCounter:
                 counter._note(getattr(optimizer, "found_inf", None))
 
         # The id alone: the handle itself cannot be pickled along with a scheduler.
-        self._hook = optimizer.register_step_post_hook(note).id
+        self._hook = _hooked(optimizer).register_step_post_hook(note).id
 
     def _note(self, found_inf: torch.Tensor | None) -> None:
         if found_inf is None:
@@ -78,7 +80,7 @@ class UpdateCounter:
         A tensor of one element, on another device, where only that knows: 1 if it made none, 0 if
         it made one.
         """
-        if self._hook not in optimizer._optimizer_step_post_hooks:
+        if self._hook not in _hooked(optimizer)._optimizer_step_post_hooks:
             warn(
                 "the optimizer has lost AutoDrop's hook, as copies and pickles do: it is renewed, "
                 "and this call counts as an update"
@@ -88,3 +90,10 @@ class UpdateCounter:
         moved, self._moved = self._moved, False
         found, self._found = self._found, None
         return moved if moved or found is None else found
+
+
+def _hooked(optimizer: Any) -> Optimizer:
+    """The optimizer that has hooks: wrappers are Optimizers by class, but were never set up."""
+    while not hasattr(optimizer, "_optimizer_step_post_hooks"):
+        optimizer = optimizer.optimizer
+    return optimizer

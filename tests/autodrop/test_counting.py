@@ -303,3 +303,34 @@ def test_a_lag_applies_the_same_windows_later(lag):
         assert (a.step - a.observed, b.step - b.observed) == (0, lag)
         assert (b.observed, b.window, b.angle) == (a.observed, a.window, a.angle)
         assert (b.old_lr, b.new_lr) == (a.old_lr, a.new_lr)
+
+
+class Wrapper(torch.optim.Optimizer):
+    """As Accelerate's: an Optimizer by class, never set up as one."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+    @property
+    def param_groups(self):
+        return self.optimizer.param_groups
+
+    def step(self, closure=None):
+        return self.optimizer.step(closure)
+
+
+def test_a_wrapped_optimizer_counts_as_the_one_in_it():
+    loop = Loop()
+    plain = Loop()
+    outer = Wrapper(Wrapper(loop.optimizer))
+    scheduler = AutoDrop(outer, 2, detector=ThresholdSaturation(180.0))
+    for _ in range(12):
+        for each, optimizer in ((loop, outer), (plain, plain.optimizer)):
+            each.backward()
+            optimizer.step()
+        for _ in range(2):
+            scheduler.step()
+        plain.scheduler.step()
+    assert scheduler.angular_velocities == plain.scheduler.angular_velocities
+    assert scheduler.drops == plain.scheduler.drops != []
+    assert torch.equal(loop.p, plain.p)
