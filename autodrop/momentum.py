@@ -44,23 +44,23 @@ def change_momentum(
     """
     if momentum == "keep":
         return
-    buffers = [
-        buffer
-        for p in group["params"]
-        for name in _BUFFERS
-        if isinstance(buffer := optimizer.state.get(p, {}).get(name), torch.Tensor)
-    ]
-    if not buffers:
-        return
-    if momentum == "rescale":
-        torch._foreach_mul_(buffers, _like(buffers[0], ratio))
-    elif isinstance(ratio, torch.Tensor):
-        torch._foreach_mul_(buffers, _like(buffers[0], ratio == 1.0))
-    elif ratio != 1.0:
-        torch._foreach_zero_(buffers)
+    # A ratio that is a tensor goes with buffers of one device and dtype.
+    alike: dict[tuple[torch.device, torch.dtype], list[torch.Tensor]] = {}
+    for p in group["params"]:
+        for name in _BUFFERS:
+            buffer = optimizer.state.get(p, {}).get(name)
+            if isinstance(buffer, torch.Tensor):
+                alike.setdefault((buffer.device, buffer.dtype), []).append(buffer)
+    for buffers in alike.values():
+        if momentum == "rescale":
+            torch._foreach_mul_(buffers, _like(buffers[0], ratio))
+        elif isinstance(ratio, torch.Tensor):
+            torch._foreach_mul_(buffers, _like(buffers[0], ratio == 1.0))
+        elif ratio != 1.0:
+            torch._foreach_zero_(buffers)
 
 
 def _like(buffer: torch.Tensor, value: float | torch.Tensor) -> float | torch.Tensor:
     if not isinstance(value, torch.Tensor):
         return value
-    return value.to(buffer.device, buffer.dtype, non_blocking=True)
+    return value.reshape(()).to(buffer.device, buffer.dtype, non_blocking=True)
