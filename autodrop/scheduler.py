@@ -83,7 +83,8 @@ class AutoDrop(LRScheduler):
         or "zero" them; see `autodrop.momentum`.
     update_bn: called after an average has replaced the parameters, for statistics that no longer
         fit: `functools.partial(torch.optim.swa_utils.update_bn, loader, model)`.
-    dry_run: watch and record what would be dropped, and change nothing.
+    dry_run: watch and record what would be dropped, and change nothing. Each recorded drop starts
+        from the rates that the ones before it would have left.
     on_drop: called with the `DropEvent` of each drop, after all that it changed.
     count: what is an update: "updates", a call of `step` after one of the optimizer, or "calls",
         every call, for training steps that are replayed as CUDA graphs.
@@ -205,6 +206,7 @@ class AutoDrop(LRScheduler):
             "offload": offload,
             "process_group": process_group,
         }
+        self._watched: list[float] = []  # dry_run: each rate at the last drop, and what it would be
         self._coarse: set[int] = set()  # rules whose last angle was too uncertain for them
         super().__init__(optimizer, last_epoch)
         self._counter = make_counter(optimizer, count)
@@ -375,6 +377,7 @@ class AutoDrop(LRScheduler):
             "group_angular_velocities": _keyed(self.group_angular_velocities),
             "group_angle_steps": _keyed(self.group_angle_steps),
             "drops": saved.text(self.drops),
+            "watched": list(self._watched),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -419,6 +422,7 @@ class AutoDrop(LRScheduler):
         self.group_angular_velocities = _listed(state_dict["group_angular_velocities"])
         self.group_angle_steps = _listed(state_dict["group_angle_steps"])
         self.drops = saved.events(state_dict["drops"])
+        self._watched = list(state_dict["watched"])
 
     def _hyperparameters(self) -> str:
         return saved.hyperparameters(
@@ -459,6 +463,7 @@ class AutoDrop(LRScheduler):
             self._tracked(), self.rule.window, self.rule.observation, **self._tracking
         )
         self._size = sum(len(group["params"]) for group in groups)
+        self._watched = []
         self._states = [self.rule.init() for _ in self._tracker.group_angles]
         self.group_angular_velocities = [[] for _ in groups] if self.per_group else []
         self.group_angle_steps = [[] for _ in groups] if self.per_group else []
@@ -558,14 +563,17 @@ class AutoDrop(LRScheduler):
     def _drop(self, number: int) -> DropEvent | None:
         """Lower all rates or, with per_group, that of one group; None if that changes none."""
         groups = self.optimizer.param_groups
-        old = tuple(float(group["lr"]) for group in groups)
+        old = self._watched_rates() if self.dry_run else _numbers(groups)
         lowered = list(self.rule.policy.lowered(old))
         if self.per_group:
             lowered = [*old[:number], lowered[number], *old[number + 1 :]]
         new = tuple(lowered)
         if new == old:
             return None
-        if not self.dry_run:
+        if self.dry_run:
+            pairs = zip(_numbers(groups), new, strict=True)
+            self._watched = [α for pair in pairs for α in pair]
+        else:
             for group, before, after in zip(groups, old, new, strict=True):
                 if after == before:
                     continue
@@ -575,10 +583,23 @@ class AutoDrop(LRScheduler):
                     group["lr"] = after
                 ratio = before / float(group["lr"])  # as a tensor rounds it: it may be 1
                 change_momentum(self.optimizer, group, self.momentum, ratio)
-            new = tuple(float(group["lr"]) for group in groups)  # as a tensor rounds it
+            new = _numbers(groups)  # as a tensor rounds it
             if new == old:
                 return None
         return self._event(number, old, new, self._tracker.updates)
+
+    def _watched_rates(self) -> tuple[float, ...]:
+        """The rates where the drops of a dry run would have left them."""
+        rates = list(_numbers(self.optimizer.param_groups))
+        for number, (then, would) in enumerate(
+            zip(self._watched[::2], self._watched[1::2], strict=True)
+        ):
+            # In proportion, where another scheduler has changed the rate since.
+            if rates[number] == then:
+                rates[number] = would
+            elif then:
+                rates[number] *= would / then
+        return tuple(rates)
 
     def _report(self, t: int) -> None:
         """Take note of what the device decided when the window that was now read ended."""
@@ -629,6 +650,10 @@ class AutoDrop(LRScheduler):
             self.group_angular_velocities += [[] for _ in range(added)]
             self.group_angle_steps += [[] for _ in range(added)]
         self._follow()
+
+
+def _numbers(groups: Sequence[dict[str, Any]]) -> tuple[float, ...]:
+    return tuple(float(group["lr"]) for group in groups)
 
 
 def _rates(optimizer: Optimizer) -> list[float | torch.Tensor]:

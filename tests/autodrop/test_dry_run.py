@@ -1,6 +1,7 @@
 """Watching without touching; and what happens around a drop: averages, statistics, callbacks."""
 
 import copy
+import dataclasses
 import functools
 
 import pytest
@@ -126,7 +127,6 @@ def test_control_a_run_that_is_not_dry_is_another(optimizer, tensor):
 
 @pytest.mark.parametrize("name", RULES)
 def test_the_drops_are_those_that_a_replay_predicts(name):
-    """When the rule acts does not depend on the rates, of which the first event tells."""
     training = Training()
     scheduler = AutoDrop.from_rule(training.optimizer, RULES[name], dry_run=True)
     for t in range(120):
@@ -134,13 +134,44 @@ def test_the_drops_are_those_that_a_replay_predicts(name):
         scheduler.step()
     predicted = replay(scheduler.angular_velocities, RULES[name], 0.05, steps=scheduler.angle_steps)
     assert len(predicted) >= 3
-    assert [(e.step, e.observed, e.window, e.angle) for e in scheduler.drops] == [
-        (e.step, e.observed, e.window, e.angle) for e in predicted
+    first_group = [
+        dataclasses.replace(e, old_lr=e.old_lr[:1], new_lr=e.new_lr[:1]) for e in scheduler.drops
     ]
-    first = scheduler.drops[0]
-    assert (first.old_lr[:1], first.new_lr[:1]) == (predicted[0].old_lr, predicted[0].new_lr)
-    assert first.old_lr == (0.05, 0.025)
-    assert first.new_lr == (0.7 * 0.05, 0.7 * 0.025)
+    assert first_group == list(predicted)
+    assert len({e.old_lr for e in predicted}) == len(predicted)
+    for event in scheduler.drops:  # halving is exact
+        assert event.new_lr[1] == event.new_lr[0] / 2
+
+
+def test_a_dry_run_ends_at_the_floor_and_knows_each_group_s():
+    training = Training()
+    policy = DropPolicy(0.5, (0.02, 0.01))
+    rule = Rule(2, ThresholdSaturation(90.0), policy)
+    scheduler = AutoDrop.from_rule(training.optimizer, rule, dry_run=True, per_group=True)
+    for t in range(80):
+        training.step(t)
+        scheduler.step()
+    for number, α in enumerate((0.05, 0.025)):
+        events = [e for e in scheduler.drops if e.group == number]
+        rates = [(e.old_lr[number], e.new_lr[number]) for e in events]
+        assert rates == [(α, α / 2), (α / 2, policy.min_lr[number])]
+
+
+def test_a_dry_run_follows_what_another_scheduler_does_to_the_rate():
+    """A warm-up from a half while the rule watches: drops start from its rate, in proportion."""
+    training = Training()
+    rule = Rule(2, ThresholdSaturation(180.0), DropPolicy(0.5))
+    warm_up = torch.optim.lr_scheduler.LinearLR(training.optimizer, 0.5, total_iters=16)
+    scheduler = AutoDrop.from_rule(training.optimizer, rule, dry_run=True)
+    for t in range(20):
+        training.step(t)
+        warm_up.step()
+        scheduler.step()
+    for count, event in enumerate(scheduler.drops):
+        real = 0.05 * (0.5 + 0.5 * min(event.step, 16) / 16)
+        assert event.old_lr[0] == pytest.approx(real * 0.5**count, rel=1e-14)
+        assert event.new_lr[0] == event.old_lr[0] / 2
+    assert [e.step for e in scheduler.drops] == list(range(8, 21, 2))
 
 
 def test_a_dry_run_writes_no_average_and_updates_no_statistics():
@@ -354,6 +385,30 @@ def test_on_drop_may_stop_the_run_and_the_record_is_complete():
 def test_bad_options(options, error, words):
     with pytest.raises(error, match=words):
         AutoDrop(Training().optimizer, **options)
+
+
+def test_a_light_state_begins_its_average_afresh():
+    """Also where the scheduler that loads it has begun one: it goes back to what it had saved."""
+
+    def made():
+        training = Training()
+        return training, AutoDrop.from_rule(training.optimizer, RULES["averaging"])
+
+    training, used = made()
+    t = 0
+    while not used._average._weight:
+        training.step(t)
+        used.step()
+        t += 1
+    state = used.state_dict(light=True)
+    assert used._states[0].waited == 1
+    other, fresh = made()
+    other.model.load_state_dict(training.everything()["model"])
+    for scheduler in (used, fresh):
+        scheduler.load_state_dict(state)
+        assert scheduler._states[0].waited == 0
+        assert scheduler._average._weight == 0
+        assert not any(total.any() for total in scheduler._average._sum.values())
 
 
 def test_a_dry_run_is_not_a_hyperparameter():
