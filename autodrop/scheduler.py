@@ -211,6 +211,11 @@ class AutoDrop(LRScheduler):
         super().__init__(optimizer, last_epoch)
         self._counter = make_counter(optimizer, count)
 
+    @property
+    def updates(self) -> int:
+        """Updates of the optimizer so far."""
+        return self._tracker.updates
+
     @classmethod
     def from_rule(cls, optimizer: Optimizer, rule: Rule, **options: Unpack[Options]) -> Self:
         """The scheduler that follows `rule`, whose thresholds are in degrees.
@@ -414,8 +419,9 @@ class AutoDrop(LRScheduler):
             for _, state in sorted(state_dict["rules"].items(), key=lambda item: int(item[0]))
         ]
         if self._device is not None:
-            known = [0] * len(self._states) if light else state_dict["known"]
-            self._device.load(self._states, known)
+            # A light state knows no window, nor does that of a dry run.
+            known = [] if light else state_dict["known"]
+            self._device.load(self._states, known or [0] * len(self._states))
         self.angular_velocities = list(state_dict["angular_velocities"])
         self.angle_steps = list(state_dict["angle_steps"])
         self.angle_errors = list(state_dict["angle_errors"])
@@ -474,14 +480,9 @@ class AutoDrop(LRScheduler):
         averages = self.rule.policy.average and not self.dry_run
         self._average = WeightedAverage(self._tracker.named_params) if averages else None
         self._device = None
-        if self.decide == "device":
+        if self.decide == "device" and not self.dry_run:
             self._device = DeviceDecision(
-                self.rule,
-                self.optimizer,
-                self._tracker.device,
-                self.per_group,
-                self.dry_run,
-                self.momentum,
+                self.rule, self.optimizer, self._tracker.device, self.per_group, self.momentum
             )
             self._device.load(self._states, [0] * len(self._states))
             self._tracker.on_close = self._device.decide
@@ -586,7 +587,8 @@ class AutoDrop(LRScheduler):
             new = _numbers(groups)  # as a tensor rounds it
             if new == old:
                 return None
-        return self._event(number, old, new, self._tracker.updates)
+        late = self._tracker.lag if self.decide == "device" else 0  # a dry run of the device's
+        return self._event(number, old, new, self._tracker.updates - late)
 
     def _watched_rates(self) -> tuple[float, ...]:
         """The rates where the drops of a dry run would have left them."""

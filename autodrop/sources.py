@@ -88,6 +88,11 @@ class Source:
     def read(self) -> torch.Tensor:
         """x now: a view of the parameter wherever its elements are dense, in their stored order."""
         p = self._local()
+        if p.device != self.device:
+            raise RuntimeError(
+                f"parameter {self.key!r} has moved from {self.device} to {p.device} since tracking "
+                "started; make the scheduler or tracker when the model is on its device"
+            )
         if not self._dense:
             flat = p.reshape(-1)
         elif p.is_contiguous():
