@@ -16,6 +16,9 @@ import torch.distributed as dist
 __all__ = ["Ranks", "is_sharded", "local_part", "whole_of"]
 
 
+_LABEL = "_autodrop_part"
+
+
 def _is_dtensor(p: torch.Tensor) -> bool:
     """Without the import: where nobody has imported DTensor, there are none."""
     module = sys.modules.get("torch.distributed.tensor")
@@ -77,6 +80,7 @@ class Ranks:
         if self.group is not None and dist.get_world_size(self.group) == 1:
             self.group = None
         parts = [(key, list(p.shape), _part(key, p)) for key, p in params.items()]
+        self._parts = {key: part for key, _, part in parts}
         self.rank = 0 if self.group is None else dist.get_rank(self.group)
         if self.group is None:
             for key, p in params.items():
@@ -90,6 +94,26 @@ class Ranks:
             key: all(everyone[other][i][2] != part for other in range(self.rank))
             for i, (key, _, part) in enumerate(parts)
         }
+
+    def labelled(self, key: str, t: torch.Tensor) -> torch.Tensor:
+        """t with a label that says which part of the parameter this rank holds."""
+        if _is_dtensor(t):
+            setattr(t, _LABEL, self._parts[key])
+        return t
+
+    def require_own(self, key: str, t: torch.Tensor) -> None:
+        """Raises ValueError if t was labelled by a rank that holds another part.
+
+        torch.save on one rank writes the part of that rank; torch.distributed.checkpoint writes all
+        of them, and fills the tensors that it was given.
+        """
+        part = getattr(t, _LABEL, None)
+        if part is not None and tuple(part) != self._parts[key]:
+            raise ValueError(
+                f"the saved state must have this rank's part {self._parts[key]} of parameter "
+                f"{key!r}, got part {tuple(part)}: save shards with torch.distributed.checkpoint, "
+                "or a file for each rank"
+            )
 
     def sum(self, products: torch.Tensor) -> torch.Tensor:
         """Σ over the ranks, in place, where there are several."""

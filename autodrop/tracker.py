@@ -266,7 +266,7 @@ class AngularVelocity:
         }
         if not (light or self._shards_are_sampled()):
             state["copies"] = {
-                name: {key: tensor.clone() for key, tensor in tensors.items()}
+                name: {key: self._ranks.labelled(key, t.clone()) for key, t in tensors.items()}
                 for name, tensors in self._copies().items()
             }
         return state
@@ -320,6 +320,7 @@ class AngularVelocity:
                             f"{list(kept[key].shape)}: other numbers of ranks need "
                             "torch.distributed.checkpoint"
                         )
+                    self._ranks.require_own(key, kept[key])
         self._skipped = None
         self.updates = state_dict["updates"]
         if copies is None:

@@ -95,6 +95,13 @@ def test_a_bfloat16_direction(step, degrees):
     assert worst(pairs) <= PROMISED
 
 
+@pytest.mark.parametrize("degrees", [1.0, 90.0])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_a_bfloat16_direction_of_plain_sums(dtype, degrees):
+    pairs = turning(model(dtype), 1e-2, degrees, 64, 5, direction=torch.bfloat16)
+    assert worst(pairs) <= PROMISED
+
+
 def test_control_a_bfloat16_direction_is_rounded():
     pairs = turning(model(), 1e-3, 1.0, 64, 5, direction=torch.bfloat16)
     assert worst(pairs) > 1e-4

@@ -10,6 +10,7 @@ import warnings
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
@@ -210,6 +211,31 @@ def test_shards_do_not_go_into_whole_parameters_without_resharding(tmp_path):
 
 def take_whole(state):
     Training("fsdp").scheduler.load_state_dict(state)
+
+
+def take_the_first_rank_s():
+    """As a trainer does that saves on rank 0 only."""
+    training = Training("fsdp")
+    for t in range(9):
+        training.step(t)
+    own, first = io.BytesIO(), [None]
+    torch.save(training.scheduler.state_dict(), own)
+    if dist.get_rank() == 0:
+        first = [own.getvalue()]
+    dist.broadcast_object_list(first)
+    own.seek(0)
+    training.scheduler.load_state_dict(torch.load(own, weights_only=False))
+    try:
+        training.scheduler.load_state_dict(torch.load(io.BytesIO(first[0]), weights_only=False))
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def test_another_rank_s_part_is_refused(tmp_path):
+    first, second = run_ranks(take_the_first_rank_s, 2, tmp_path)
+    assert first is None
+    assert "must have this rank's part (1,) of parameter '0.weight', got part (0,)" in second
 
 
 def test_control_these_runs_depend_on_what_is_saved(tmp_path):
