@@ -43,8 +43,9 @@ def summed(source: Source, pieces: Sequence[torch.Tensor]) -> torch.Tensor:
     if not source.sampled:
         return torch.nn.functional.pad(total, (0, WIDTH - 3))
     n, m = source.population, source.size
-    sums, squares = total[:3], total[3:]
-    outer = torch.stack([sums[i] * sums[j] for i, j in _PAIRS])
+    sums, squares = total.split((3, len(_PAIRS)))
+    each = sums.unbind()
+    outer = torch.stack([each[i] * each[j] for i, j in _PAIRS])
     covariance = (squares - outer / m) / (m - 1)
     return torch.cat((sums * (n / m), covariance * (n * (n - m) / m)))
 
