@@ -15,9 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from paper_checks import terminal
-from paper_checks.overhead.result import Result, Row
+from paper_checks.overhead.result import Result
 from paper_checks.overhead.run import measure
-from paper_checks.overhead.setup import ModelName, Setup
+from paper_checks.overhead.setup import ClockName, ModelName, Setup
 
 OK, USAGE, INTERRUPTED = 0, 2, 130
 
@@ -34,10 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             device=options.device,
             model=options.model,
             repeats=options.repeats,
+            windows=options.windows,
             batch=options.batch,
             width=options.width,
             depth=options.depth,
+            window=options.window,
             threads=options.threads,
+            clock=options.clock,
         )
         if options.out is not None:
             if options.out.is_dir():
@@ -52,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     console.print(_summary(result), markup=False)
-    console.print(_table(result))
+    for table in (_times(result), _counts(result), _loops(result)):
+        console.print(table)
     if options.out is not None:
         console.print(str(options.out), markup=False, soft_wrap=True)
     return OK
@@ -64,12 +68,25 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m paper_checks.overhead",
         description="Time the angular velocity and AutoDrop per step, beside a bare "
         "torch._foreach_add_ of the same tensors, torch's AveragedModel, a flat snapshot, the "
-        "optimizer's step, and forward and backward; everything once in every round.",
+        "optimizer's step, and forward and backward, everything once in every round; count "
+        "operations, read-backs and memory; then time whole training loops side by side.",
     )
     add = parser.add_argument
     add("--device", default=defaults.device, help="cpu, cuda or cuda:N (default: %(default)s)")
     add("--model", choices=get_args(ModelName), default=defaults.model, help="%(choices)s")
-    add("--repeats", type=int, default=defaults.repeats, help="rounds (default: %(default)s)")
+    add(
+        "--repeats",
+        type=int,
+        default=defaults.repeats,
+        help="rounds of calls (default: %(default)s)",
+    )
+    add(
+        "--windows",
+        type=int,
+        default=defaults.windows,
+        help="windows of each training loop: of 3 iterations on the cpu, of --window iterations "
+        "on cuda (default: %(default)s)",
+    )
     add(
         "--batch",
         type=int,
@@ -87,7 +104,20 @@ def _parser() -> argparse.ArgumentParser:
         default=defaults.depth,
         help="blocks of the transformer (default: %(default)s)",
     )
+    add(
+        "--window",
+        type=int,
+        default=defaults.window,
+        help="updates over which a window's end is spread (default: %(default)s)",
+    )
     add("--threads", type=int, help="of torch on the CPU (default: torch's)")
+    add(
+        "--clock",
+        choices=get_args(ClockName),
+        default=defaults.clock,
+        help="cpu: CPU time, on a machine that is busy with other things; needs --device cpu and "
+        "--threads 1 (default: %(default)s)",
+    )
     add("--out", type=Path, metavar="FILE.json", help="write the result there")
     return parser
 
@@ -105,7 +135,7 @@ def _measure(console: Console, setup: Setup) -> Result:
         auto_refresh=False,
     )
     with bar:
-        task = bar.add_task("rounds", total=setup.repeats)
+        task = bar.add_task("rounds", total=setup.repeats + setup.windows)
 
         def advance(done: int) -> None:
             bar.update(task, completed=done, refresh=True)
@@ -114,33 +144,68 @@ def _measure(console: Console, setup: Setup) -> Result:
 
 
 def _summary(result: Result) -> str:
+    clock = " of CPU time" if result.setup["clock"] == "cpu" else ""
     return (
         f"{result.setup['model']}: {result.parameters:,} parameters in {result.tensors} tensors, "
-        f"{result.batch}\n{result.device}, {result.threads} threads, torch {result.torch}; a copy "
-        f"reads and writes {result.copy_bandwidth / 1e9:.1f} GB/s; medians of "
-        f"{result.setup['repeats']} rounds"
+        f"{result.batch}\n{result.device}, {result.threads} threads, torch {result.torch}; an "
+        f"addition in one large buffer reads and writes {result.bandwidth / 1e9:.1f} GB/s\nMedians "
+        f"of {result.setup['repeats']} rounds{clock}, in brackets intervals at 95 %. Ratios are "
+        "paired. The floor is torch._foreach_add_; plain and anchored are AngularVelocity's sums."
     )
 
 
-def _table(result: Result) -> Table:
+def _times(result: Result) -> Table:
+    window = result.setup["window"]
+    launch = result.device_kind == "cuda"
     table = Table(box=SIMPLE_HEAD)
     table.add_column("one call")
-    for name in ("ms", "× floor", "of a step", "of copy speed", "copies kept", "read-backs"):
+    columns = ["ms", "× floor", "of a step", f"window {window}: × floor", "of a step"]
+    for name in (*columns, *(["ms to launch"] if launch else [])):
         table.add_column(name, justify="right")
     for row in result.rows:
-        table.add_row(row.label, *_cells(row))
+        cells = [
+            f"{row.seconds * 1e3:.3f}",
+            f"{row.ratio:.2f}",
+            f"{row.share.value:.2%}",
+            "" if row.window_ratio is None else f"{row.window_ratio:.2f}",
+            "" if row.window_share is None else f"{row.window_share.value:.2%}",
+        ]
+        table.add_row(row.label, *cells, *([f"{row.launch * 1e3:.3f}"] if launch else []))
     return table
 
 
-def _cells(row: Row) -> tuple[str, ...]:
-    return (
-        f"{row.seconds * 1e3:.3f}",
-        f"{row.ratio:.2f}",
-        f"{row.share:.2%}",
-        "" if row.bandwidth is None else f"{row.bandwidth:.0%}",
-        "" if row.memory is None else f"{row.memory:.2f}",
-        str(row.read_backs),
-    )
+def _counts(result: Result) -> Table:
+    """Memory and traffic are in copies of the parameters."""
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("one call")
+    for name in (
+        "operations", "read-backs", "waits", "copies kept", "more in the call", "moved",
+        "of memory speed", "page faults",
+    ):  # fmt: skip
+        table.add_column(name, justify="right")
+    for row in result.rows:
+        table.add_row(
+            row.label,
+            str(row.operations),
+            str(row.read_backs),
+            "" if row.waits is None else str(row.waits),
+            "" if row.held is None else f"{row.held:.2f}",
+            f"{row.peak:.2f}",
+            f"{row.moved:.2f}",
+            "" if row.bandwidth is None else f"{row.bandwidth:.0%}",
+            "" if row.faults is None else f"{row.faults:.0f}",
+        )
+    return table
+
+
+def _loops(result: Result) -> Table:
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("training loop")
+    for name in ("s per iteration", f"× {result.loops[0].label}"):
+        table.add_column(name, justify="right")
+    for loop in result.loops:
+        table.add_row(loop.label, f"{loop.seconds:.4f}", f"{loop.ratio:.3f}")
+    return table
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,41 +14,78 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils._pytree import tree_leaves
 
 from autodrop import AngularVelocity, AutoDrop
+from paper_checks.overhead.counting import live_bytes
 
-__all__ = ["Case", "build_cases"]
+__all__ = ["TRACKERS", "Case", "Tracker", "build_cases"]
 
-_NEVER = 10**9  # updates; a window that does not end here
-_BUFFER = 2**25  # elements of the copy that measures bandwidth: 128 MiB, beyond any cache
+_BUFFER = 2**26  # elements of the buffers that measure bandwidth: 256 MiB each
+_RATE = 1e-3
+
+
+@dataclass(frozen=True)
+class Tracker:
+    """A way to follow the parameters that this toolkit offers: one line, two rows.
+
+    name: key of the row of an ordinary step; that of a window's end is "end_" + name.
+    options: of `AngularVelocity`, or of `AutoDrop` if `scheduler`.
+    traffic: copies of the parameters that an ordinary step reads and writes at least.
+    """
+
+    name: str
+    label: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    traffic: int = 4
+    scheduler: bool = False
+
+
+TRACKERS = (
+    Tracker("plain", "plain", {"accumulation": "plain"}, 3),
+    Tracker("anchored", "anchored", {"accumulation": "anchored"}),
+    Tracker(
+        "anchored_bfloat16",
+        "anchored, direction bfloat16",
+        {"accumulation": "anchored", "direction": torch.bfloat16},
+    ),
+    Tracker("autodrop", "AutoDrop", scheduler=True),
+)
 
 
 @dataclass(frozen=True)
 class Case:
     """One thing to time, just after an update of the parameters.
 
-    name: key of the row; label: in words.
+    rows: names and labels; with two of them the calls are the one and the other in turn.
     call: what is timed.
-    traffic: bytes that it has to read and write at least; None where that says nothing.
-    state: bytes that it keeps between calls; None where it keeps none of its own.
+    traffic: bytes that the first has to read and write at least; None where that says nothing.
+    state: bytes of its state on the device of the parameters, as its state_dict has it.
+    held: bytes of all tensors that came with it and stay, scratch included.
     """
 
-    name: str
-    label: str
+    rows: tuple[tuple[str, str], ...]
     call: Callable[[], object]
     traffic: int | None = None
     state: int | None = None
+    held: int | None = None
 
 
 def build_cases(
-    model: nn.Module, loss: Callable[[], torch.Tensor]
+    model: nn.Module,
+    loss: Callable[[], torch.Tensor],
+    trackers: tuple[Tracker, ...] = TRACKERS,
 ) -> tuple[Callable[[], object], list[Case]]:
     """An update of the parameters to make before each call, and the cases; the first is the floor.
 
     The floor is one `torch._foreach_add_` of the parameters to as many sums: no mean over
-    iterates can be had for less. Together they hold some 30 copies of the parameters.
+    iterates can be had for less. Together they hold some 20 copies of the parameters.
     """
     params = list(model.parameters())
+    device = params[0].device
     size = sum(p.numel() * p.element_size() for p in params)
-    optimizer = torch.optim.SGD(params, lr=1e-3, momentum=0.9)
+    optimizer = torch.optim.SGD(params, lr=_RATE, momentum=0.9)
+
+    def forward() -> torch.Tensor:
+        with torch.no_grad():
+            return loss()
 
     def forward_backward() -> None:
         optimizer.zero_grad()
@@ -55,65 +93,57 @@ def build_cases(
 
     forward_backward()
     values = [p.detach() for p in params]
-    sums = [torch.zeros_like(value) for value in values]
-    plain = AngularVelocity(params, _NEVER, accumulation="plain")
-    anchored = AngularVelocity(params, _NEVER, accumulation="anchored")
-    narrow = AngularVelocity(params, _NEVER, accumulation="anchored", direction=torch.bfloat16)
-    autodrop = AutoDrop(optimizer, window=_NEVER)
-    averaged = AveragedModel(model)
-    averaged_multi = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn())
-    ends = {kind: AngularVelocity(params, 1, accumulation=kind) for kind in ("plain", "anchored")}
-    source = torch.zeros(_BUFFER, device=params[0].device)
+    sums, sums_held = live_bytes(lambda: [torch.zeros_like(value) for value in values], device)
+    source = torch.zeros(_BUFFER, device=device)
     target = torch.zeros_like(source)
-    # Reads and writes of arrays of the parameters' size: a sum 3, with the anchor 4, SGD's
-    # momentum and update 5, a flat snapshot 2 and once more the same on its way to another device.
-    snapshot = 2 if params[0].device.type == "cpu" else 4
+    # Reads and writes of arrays of the parameters' size: a sum 3, SGD's momentum and update 5,
+    # a flat snapshot 2 and once more the same on its way to another device.
+    snapshot = 2 if device.type == "cpu" else 4
     cases = [
         Case(
-            "foreach_add",
-            "torch._foreach_add_ (the floor)",
+            (("foreach_add", "torch._foreach_add_"),),
             lambda: torch._foreach_add_(sums, values),
             3 * size,
             size,
-        ),
-        Case("plain", "AngularVelocity, plain", plain.update, 3 * size, _kept(plain)),
-        Case("anchored", "AngularVelocity, anchored", anchored.update, 4 * size, _kept(anchored)),
-        Case(
-            "anchored_bfloat16",
-            "AngularVelocity, anchored, direction bfloat16",
-            narrow.update,
-            4 * size,
-            _kept(narrow),
-        ),
-        Case("autodrop", "AutoDrop.step", autodrop.step, 4 * size, _kept(autodrop)),
-        Case(
-            "averaged",
-            "AveragedModel, default",
-            lambda: averaged.update_parameters(model),
-            3 * size,
-            _kept(averaged),
-        ),
-        Case(
+            sums_held,
+        )
+    ]
+    for tracker in trackers:
+        owner, held = live_bytes(partial(_make, tracker, optimizer, params), device)
+        rows = (
+            (tracker.name, tracker.label),
+            (f"end_{tracker.name}", f"{tracker.label}: window's end"),
+        )
+        call = owner.step if tracker.scheduler else owner.update
+        cases.append(Case(rows, call, tracker.traffic * size, _kept(owner, device), held))
+    for name, label, options in (
+        ("averaged", "AveragedModel, default", {}),
+        (
             "averaged_multi",
-            "AveragedModel, get_ema_multi_avg_fn",
-            lambda: averaged_multi.update_parameters(model),
-            3 * size,
-            _kept(averaged_multi),
+            "AveragedModel, multi_avg_fn",
+            {"multi_avg_fn": get_ema_multi_avg_fn()},
         ),
+    ):
+        owner = AveragedModel(model, **options)
+        call = partial(owner.update_parameters, model)
+        kept = _kept(owner, device)
+        cases.append(Case(((name, label),), call, 3 * size, kept, kept))
+    cases += [
         Case(
-            "snapshot",
-            "flat snapshot to the host",
+            (("snapshot", "snapshot to the host"),),
             lambda: parameters_to_vector(values).cpu(),
             snapshot * size,
-            size,
         ),
-        Case("optimizer", "optimizer step, SGD with momentum", optimizer.step, 5 * size, size),
-        Case("forward_backward", "forward and backward", forward_backward),
-        Case("end_plain", "window's end, plain", ends["plain"].update),
-        Case("end_anchored", "window's end, anchored", ends["anchored"].update),
+        Case((("optimizer", "SGD with momentum"),), optimizer.step, 5 * size, size, size),
+        Case((("forward", "forward alone"),), forward),
+        Case((("forward_backward", "forward and backward"),), forward_backward),
         Case(
-            "copy",
-            f"copy of {source.nbytes // 2**20} MiB",
+            (("stream", f"add_ of {source.nbytes // 2**20} MiB"),),
+            lambda: target.add_(source),
+            3 * source.nbytes,
+        ),
+        Case(
+            (("copy", f"copy of {source.nbytes // 2**20} MiB"),),
             lambda: target.copy_(source),
             2 * source.nbytes,
         ),
@@ -121,7 +151,15 @@ def build_cases(
     return optimizer.step, cases
 
 
-def _kept(owner: Any) -> int:
-    """Bytes of the tensors in a state_dict."""
+def _make(tracker: Tracker, optimizer: torch.optim.Optimizer, params: list[nn.Parameter]) -> Any:
+    """With windows of two updates: an ordinary step and an end in turn."""
+    if tracker.scheduler:
+        # Nothing drops, so that one scheduler does not disturb another.
+        return AutoDrop(optimizer, 2, min_lr=_RATE, **tracker.options)
+    return AngularVelocity(params, 2, **tracker.options)
+
+
+def _kept(owner: Any, device: torch.device) -> int:
+    """Bytes of the tensors of a state_dict on a device."""
     leaves = tree_leaves(owner.state_dict())
-    return sum(leaf.nbytes for leaf in leaves if isinstance(leaf, torch.Tensor))
+    return sum(x.nbytes for x in leaves if isinstance(x, torch.Tensor) and x.device == device)

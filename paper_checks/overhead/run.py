@@ -1,28 +1,42 @@
-"""The measurement: everything once in every round, in a new order each time."""
+"""The measurement: every call once in every round, in a new order each time; then the loops."""
 
 from __future__ import annotations
 
 import dataclasses
 import platform
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
 import torch
+from torch import nn
 
-from paper_checks.overhead.cases import build_cases
-from paper_checks.overhead.result import Result, Row
+from paper_checks.overhead.cases import TRACKERS, Case, Tracker, build_cases
+from paper_checks.overhead.counting import Counts, count, peak_on_cuda, waits_for_cuda
+from paper_checks.overhead.loops import LOOPS, Loop, Times, run_loops
+from paper_checks.overhead.result import LoopRow, Result, Row
 from paper_checks.overhead.setup import Setup
-from paper_checks.overhead.timing import read_backs, seconds
+from paper_checks.overhead.statistics import mixture, paired
+from paper_checks.overhead.timing import CLOCKS, on_cuda, on_host, threads
 
 __all__ = ["measure"]
 
 _WARM_UP = 3  # rounds; the third window gives the first angle, and all memory is allocated
 
 
-def measure(setup: Setup, progress: Callable[[int], object] = lambda done: None) -> Result:
-    """Time everything in `setup.repeats` rounds; `progress` hears of each round that is done.
+def measure(
+    setup: Setup,
+    progress: Callable[[int], object] = lambda done: None,
+    *,
+    trackers: tuple[Tracker, ...] = TRACKERS,
+    loops: Sequence[Loop] = LOOPS,
+) -> Result:
+    """Time every call in `setup.repeats` rounds, then every loop in `setup.windows` windows.
+
+    progress hears of each round and window that is done. trackers and loops are what is compared,
+    loops with the first of them.
 
     Each call comes just after an update of the parameters, which is where training has it and
     leaves the caches as training does. Comparisons are within a round, so that what else the
@@ -30,72 +44,167 @@ def measure(setup: Setup, progress: Callable[[int], object] = lambda done: None)
 
     The number of torch's threads is put back at the end.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(setup.threads or before)
-    try:
-        return _measure(setup, progress)
-    finally:
-        torch.set_num_threads(before)
+    with threads(setup.threads):
+        model, loss = setup.build()
+        rows, bandwidth = _calls(setup, model, loss, trackers, progress)
+        times = run_loops(setup, model, loss, loops, lambda done: progress(setup.repeats + done))
+        params = list(model.parameters())
+        return Result(
+            setup=dataclasses.asdict(setup),
+            device=_device_name(torch.device(setup.device)),
+            torch=torch.__version__,
+            threads=torch.get_num_threads(),
+            batch=setup.describe(),
+            parameters=sum(p.numel() for p in params),
+            tensors=len(params),
+            bandwidth=bandwidth,
+            rows=rows,
+            loops=_compared(loops, times),
+        )
 
 
-def _measure(setup: Setup, progress: Callable[[int], object]) -> Result:
-    model, loss = setup.build()
-    update, cases = build_cases(model, loss)
-    device = torch.device(setup.device)
+@dataclass
+class _Seen:
+    """What was seen of one row."""
+
+    case: Case
+    label: str
+    first: bool
+    seconds: list[float] = field(default_factory=list)
+    launch: list[float] = field(default_factory=list)
+    faults: list[int] = field(default_factory=list)
+    counts: Counts | None = None
+    waits: int | None = None
+    peak: int = 0
+
+
+def _calls(
+    setup: Setup,
+    model: nn.Module,
+    loss: Callable[[], torch.Tensor],
+    trackers: tuple[Tracker, ...],
+    progress: Callable[[int], object],
+) -> tuple[tuple[Row, ...], float]:
+    """The rows, and bytes per second of the stream."""
+    update, cases = build_cases(model, loss, trackers)
+    seen = {
+        name: _Seen(case, label, i == 0)
+        for case in cases
+        for i, (name, label) in enumerate(case.rows)
+    }
     order = random.Random(0)
-    samples: dict[str, list[float]] = {case.name: [] for case in cases}
     for done in range(-_WARM_UP, setup.repeats):
         for case in order.sample(cases, len(cases)):
-            update()
-            taken = seconds(case.call, device)
-            if done >= 0:
-                samples[case.name].append(taken)
+            _time(setup, update, case, seen, keep=done >= 0)
         progress(max(0, done + 1))
-    counts = {}
     for case in cases:
-        update()
-        counts[case.name] = read_backs(case.call)
+        _count(torch.device(setup.device), update, case, seen)
 
-    params = list(model.parameters())
-    size = 4 * sum(p.numel() for p in params)  # float32
-    floor, copy = samples["foreach_add"], samples["copy"]
-    step = [a + b for a, b in zip(samples["forward_backward"], samples["optimizer"], strict=True)]
-    speed = next(case.traffic for case in cases if case.name == "copy")
-    assert speed is not None
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    floor, stream = seen["foreach_add"].seconds, seen["stream"]
+    step = [
+        a + b
+        for a, b in zip(seen["forward_backward"].seconds, seen["optimizer"].seconds, strict=True)
+    ]
+    assert stream.case.traffic is not None
+    speeds = [stream.case.traffic / seconds for seconds in stream.seconds]
     rows = []
-    for case in cases:
-        own = samples[case.name]
+    for name, row in seen.items():
+        end, k = seen.get(f"end_{name}"), setup.window
+        mean = end and [
+            ((k - 1) * a + b) / k for a, b in zip(row.seconds, end.seconds, strict=True)
+        ]
+        case, counts = row.case, row.counts
+        traffic = case.traffic if row.first else None
+        assert counts is not None
         rows.append(
             Row(
-                name=case.name,
-                label=case.label,
-                seconds=median(own),
-                ratio=_paired(own, floor),
-                share=_paired(own, step),
-                traffic=case.traffic,
+                name=name,
+                label=row.label,
+                seconds=median(row.seconds),
+                launch=median(row.launch),
+                ratio=paired(row.seconds, floor),
+                share=paired(row.seconds, step),
+                window_ratio=paired(mean, floor) if mean else None,
+                window_share=paired(mean, step) if mean else None,
+                traffic=traffic,
                 bandwidth=None
-                if case.traffic is None
-                else _paired(copy, own) * case.traffic / speed,
+                if traffic is None
+                else paired([traffic / seconds for seconds in row.seconds], speeds).value,
                 memory=None if case.state is None else case.state / size,
-                read_backs=counts[case.name],
-                samples=tuple(own),
+                held=None if case.held is None else case.held / size,
+                peak=row.peak / size,
+                moved=counts.moved / size,
+                operations=counts.operations,
+                read_backs=counts.read_backs,
+                waits=row.waits,
+                faults=median(row.faults) if row.faults else None,
+                samples=tuple(row.seconds),
             )
         )
-    return Result(
-        setup=dataclasses.asdict(setup),
-        device=_device_name(device),
-        torch=torch.__version__,
-        threads=torch.get_num_threads(),
-        batch=setup.describe(),
-        parameters=size // 4,
-        tensors=len(params),
-        copy_bandwidth=speed / median(copy),
-        rows=tuple(rows),
-    )
+    return tuple(rows), median(speeds)
 
 
-def _paired(numerators: list[float], denominators: list[float]) -> float:
-    return median(a / b for a, b in zip(numerators, denominators, strict=True))
+def _time(
+    setup: Setup,
+    update: Callable[[], object],
+    case: Case,
+    seen: dict[str, _Seen],
+    keep: bool,
+) -> None:
+    """All rows of a case once, in turn."""
+    device, clock = torch.device(setup.device), CLOCKS[setup.clock]
+    host = [on_host(update, case.call, device, clock) for _ in case.rows]
+    seconds = [taken.seconds for taken in host]
+    if device.type == "cuda":
+        seconds = [on_cuda(update, case.call, device, launch) for launch in seconds]
+    for (name, _), taken, own in zip(case.rows, host, seconds, strict=True):
+        if keep:
+            seen[name].seconds.append(own)
+            seen[name].launch.append(taken.seconds)
+            if taken.faults is not None:
+                seen[name].faults.append(taken.faults)
+
+
+def _count(
+    device: torch.device, update: Callable[[], object], case: Case, seen: dict[str, _Seen]
+) -> None:
+    """Count for all rows of a case, in turn."""
+    for name, _ in case.rows:
+        update()
+        seen[name].counts = counts = count(case.call)
+        seen[name].peak = counts.peak
+    if device.type == "cuda":
+        for name, _ in case.rows:
+            update()
+            seen[name].waits = waits_for_cuda(case.call)
+        for name, _ in case.rows:
+            update()
+            # What the allocator saw, kernels' own scratch included.
+            seen[name].peak = peak_on_cuda(case.call, device)
+
+
+def _compared(loops: Sequence[Loop], times: dict[str, Times]) -> tuple[LoopRow, ...]:
+    base = times[loops[0].name]
+    rows = []
+    for loop in loops:
+        own = times[loop.name]
+        ordinary, ends = (
+            [a / b for a, b in zip(mine, theirs, strict=True)]
+            for mine, theirs in ((own.ordinary, base.ordinary), (own.ends, base.ends))
+        )
+        rows.append(
+            LoopRow(
+                name=loop.name,
+                label=loop.label,
+                seconds=mixture(own.ordinary, own.ends, own.share).value,
+                ratio=mixture(ordinary, ends, own.share),
+                ordinary=own.ordinary,
+                ends=own.ends,
+                end_share=own.share,
+            )
+        )
+    return tuple(rows)
 
 
 def _device_name(device: torch.device) -> str:

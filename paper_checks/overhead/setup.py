@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from paper_checks.networks import ResNet18, Transformer
 
 ModelName = Literal["resnet18", "transformer"]
+ClockName = Literal["wall", "cpu"]
 
 _CLASSES, _SIDE = 10, 32  # CIFAR-10
 _VOCABULARY = 20_000
@@ -34,12 +35,18 @@ class Setup:
     device: "cpu", "cuda" or "cuda:N".
     model: "resnet18" on CIFAR images, or "transformer" on tokens: 128 of them in a sequence on the
         cpu, 512 on cuda.
-    repeats: rounds, in each of which everything is timed once.
+    repeats: rounds, in each of which every call is timed once.
+    windows: for which each whole training loop is run: of 3 iterations on the cpu, of `window`
+        iterations on cuda.
     batch: images or sequences; by default 128 and 8 on cuda, 16 and 1 on the cpu.
     width: channels of the first stage, 64, or of the transformer, 768, whose
         heads are width // 64, at least one.
     depth: blocks of the transformer.
+    window: k ≥ 2, updates over which the end of a window is spread.
     threads: of torch on the CPU; by default as many as torch has.
+    clock: "wall", or "cpu": the CPU time of the thread, which hardly depends on what else the
+        machine does. That is the time of the work only where one thread does it all: it needs the
+        cpu and threads = 1.
 
     Raises ValueError for an argument out of range, for a CUDA device that is not there.
     """
@@ -47,18 +54,25 @@ class Setup:
     device: str = "cpu"
     model: ModelName = "resnet18"
     repeats: int = 30
+    windows: int = 12
     batch: int | None = None
     width: int | None = None
     depth: int = 12
+    window: int = 64
     threads: int | None = None
+    clock: ClockName = "wall"
 
     def __post_init__(self) -> None:
         if self.model not in get_args(ModelName):
             raise ValueError(f"model must be one of {get_args(ModelName)}, got {self.model!r}")
-        for name in ("repeats", "batch", "width", "depth", "threads"):
+        if self.clock not in get_args(ClockName):
+            raise ValueError(f"clock must be one of {get_args(ClockName)}, got {self.clock!r}")
+        for name in ("repeats", "windows", "batch", "width", "depth", "window", "threads"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+        if self.window < 2:
+            raise ValueError(f"window must be >= 2, got {self.window}")
         if self.model == "transformer" and self.width is not None and self.width % self.heads:
             raise ValueError(
                 f"width must be a multiple of width // 64 = {self.heads} heads, got {self.width}"
@@ -75,6 +89,11 @@ class Setup:
                 raise ValueError(
                     f"device {self.device!r} must be present, but torch finds {found} CUDA devices"
                 )
+        if self.clock == "cpu" and (device.type != "cpu" or self.threads != 1):
+            raise ValueError(
+                "clock 'cpu' needs device cpu and threads = 1, "
+                f"got device {self.device!r} and threads = {self.threads}"
+            )
 
     @property
     def kind(self) -> str:

@@ -1,32 +1,74 @@
-"""How long a call takes on a device, and how often it makes the host wait for numbers."""
+"""How long a call takes on a device, and how long to launch it."""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-__all__ = ["read_backs", "seconds"]
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+__all__ = ["CLOCKS", "Taken", "on_cuda", "on_host", "threads"]
+
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.thread_time}
+
+# Ticks per second that no GPU's clock exceeds, and what is slept in any case.
+_FASTEST = 4e9
+_SHORTEST = 1_000_000
 
 
-def seconds(call: Callable[[], object], device: torch.device) -> float:
-    """Seconds from an idle device to the end of all work that `call` starts.
+class Taken(NamedTuple):
+    """seconds, and the page faults meanwhile: None on CUDA and on Windows."""
 
-    On CUDA between two events in the current stream: the longer of what the host takes to launch
-    and what the device takes to compute. In training the host runs ahead of the device, so that
-    this is an upper bound of what the call adds to a step.
+    seconds: float
+    faults: int | None
+
+
+def on_host(
+    prepare: Callable[[], object],
+    call: Callable[[], object],
+    device: torch.device,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Taken:
+    """How long the host is busy with `call`, just after `prepare`, on an idle device.
+
+    On the CPU that is all. On CUDA it is what it takes to launch, and to wait where the call itself
+    waits.
     """
-    if device.type == "cpu":
-        start = time.perf_counter()
+    prepare()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        start = clock()
         call()
-        return time.perf_counter() - start
+        return Taken(clock() - start, None)
+    before = _faults()
+    start = clock()
+    call()
+    seconds = clock() - start
+    after = _faults()
+    return Taken(seconds, None if before is None or after is None else after - before)
+
+
+def on_cuda(
+    prepare: Callable[[], object], call: Callable[[], object], device: torch.device, launch: float
+) -> float:
+    """Seconds between two events in the current stream, around `call`, just after `prepare`.
+
+    The device is kept busy for `launch` seconds before, so that the host, which takes as long to
+    launch the call, runs ahead, as in training. If the call waits for the device, what it launches
+    after that is timed together with its launch.
+    """
     with torch.cuda.device(device):
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        prepare()
         torch.cuda.synchronize()
+        torch.cuda._sleep(int(_FASTEST * launch) + _SHORTEST)
         begin.record()
         call()
         end.record()
@@ -34,34 +76,17 @@ def seconds(call: Callable[[], object], device: torch.device) -> float:
         return begin.elapsed_time(end) / 1000
 
 
-class _ReadBacks(TorchDispatchMode):
-    """Counts the operations that bring numbers from a tensor to Python, or from GPU to host."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        self.count += func is torch.ops.aten._local_scalar_dense.default or (
-            _on_host(result) and not _on_host((args, kwargs), empty=True)
-        )
-        return result
+def _faults() -> int | None:
+    """Page faults of the process that needed no disk, so far."""
+    return None if resource is None else resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
-def _on_host(tree: Any, empty: bool = False) -> bool:
-    """Whether all tensors of a tree are on the CPU; `empty` if it has none."""
-    tensors = [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
-    return all(t.device.type == "cpu" for t in tensors) if tensors else empty
-
-
-def read_backs(call: Callable[[], object]) -> int:
-    """Times that `call` makes the host read a tensor: item, float, bool, or a copy from a GPU.
-
-    On the CPU a copy to the host is none, and `tolist` is not seen.
-    """
-    with _ReadBacks() as mode:
-        call()
-    return mode.count
+@contextlib.contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Let torch work with so many threads on the CPU, and put the number back at the end."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
