@@ -44,6 +44,7 @@ _READ_BACK: dict[str, Needs] = {
     "NAdam": (_capturable, "capturable=True"),
 }
 _NEVER = {
+    "Adafactor": "reads its rate back at every step",
     "Muon": "reads its rate back at every step",
 }
 # On every device, the CPU too.
