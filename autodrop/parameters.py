@@ -91,5 +91,3 @@ def _check(p: Any) -> None:
         raise TypeError(
             f"params must be dense, got {'nested ones' if p.is_nested else f'layout {p.layout}'}"
         )
-    if p.device.type == "meta":
-        raise TypeError("params must have values, got one on the meta device")
