@@ -22,6 +22,8 @@ def make_counter(optimizer: Optimizer, count: Count) -> UpdateCounter | CallCoun
     return UpdateCounter(optimizer) if count == "updates" else CallCounter()
 
 
+_NEVER, _CROWDED = 200, 3  # calls
+
 # Where reading a number waits for nothing.
 _AT_HAND = ("cpu",)
 
@@ -45,12 +47,16 @@ class UpdateCounter:
     The optimizer may be a wrapper that holds torch's own as `.optimizer`, as Accelerate's does.
 
     Hooks are lost when an optimizer is pickled or copied; `take` notices, renews the hook, warns
-    (RuntimeWarning) and counts.
+    (RuntimeWarning) and counts. It warns once of several updates at each of three calls in a row,
+    which is what a call for each epoch looks like, and of an optimizer that made none in 200 calls.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
         self._moved = False
         self._found: torch.Tensor | None = None
+        self._steps = 0  # since the last call
+        self._crowded = 0  # calls in a row with several of them
+        self._idle: int | None = 0  # calls before the first update
         self._attach(optimizer)
 
     def _attach(self, optimizer: Optimizer) -> None:
@@ -65,6 +71,7 @@ class UpdateCounter:
         self._hook = _hooked(optimizer).register_step_post_hook(note).id
 
     def _note(self, found_inf: torch.Tensor | None) -> None:
+        self._steps += 1
         if found_inf is None:
             self._moved = True
         elif found_inf.device.type in _AT_HAND:
@@ -87,9 +94,31 @@ class UpdateCounter:
             )
             self._attach(optimizer)
             return True
+        self._watch(optimizer)
         moved, self._moved = self._moved, False
         found, self._found = self._found, None
         return moved if moved or found is None else found
+
+    def _watch(self, optimizer: Optimizer) -> None:
+        """Warn of two ways to call that are hardly meant."""
+        steps, self._steps = self._steps, 0
+        if steps:
+            self._idle = None
+        elif self._idle is not None:
+            self._idle += 1
+            if self._idle == _NEVER:
+                warn(
+                    f"step was called {_NEVER} times without an update of its optimizer, a "
+                    f"{type(optimizer).__name__}: was another one made after the scheduler?"
+                )
+        if self._crowded < _CROWDED:
+            self._crowded = self._crowded + 1 if steps > 1 else 0
+            if self._crowded == _CROWDED:
+                warn(
+                    f"{steps} updates of the optimizer between two calls of step, and several "
+                    "before: AutoDrop counts them as one; call step after every update, not once "
+                    "an epoch"
+                )
 
 
 def _hooked(optimizer: Any) -> Optimizer:

@@ -51,7 +51,7 @@ def replay(
         if t <= previous or not rule.observes(t):
             raise ValueError(
                 f"steps must increase from {first} on and end windows of {k} updates "
-                f"({rule.observation}), got {t}"
+                f"({rule.observation}), got {t}; is the rule's window that of the recording?"
                 + (f" after {previous}" if previous >= first else "")
             )
         previous = t

@@ -107,13 +107,18 @@ class AutoDrop(LRScheduler):
     size of 128. Call `step` once per update: called once per epoch, a window spans that many
     epochs.
 
+    Attributes: `angular_velocities`, `angle_steps` and `angle_errors`, one entry for each angle;
+    `group_angular_velocities` and `group_angle_steps`, a list for each group; `drops`, `updates`,
+    `rule`.
+
     Over the ranks of torch.distributed (DDP, FSDP2's `fully_shard`, tensor parallel) all ranks make
     the scheduler and drop at the same update; see `process_group`.
 
     A drop multiplies each group's current rate, so the scheduler composes with others that do so
-    too (`ChainedScheduler`), and starts where its turn comes in a `SequentialLR`. A rate that is a
-    tensor is filled in place. Parameter groups may be added: tracking starts afresh, with a
-    RuntimeWarning. Windows without an angle raise one for each streak of them, see
+    too (`LinearLR`, `ChainedScheduler`), and starts where its turn comes in a `SequentialLR`; one
+    that sets rates from the step number (`LambdaLR`, `OneCycleLR`) overwrites the drops. A rate
+    that is a tensor is filled in place. Parameter groups may be added: tracking starts afresh, with
+    a RuntimeWarning. Windows without an angle raise one for each streak of them, see
     `AngularVelocity`. `state_dict` holds the position within the window: a resumed run has the
     same angles and rates as an uninterrupted one. The rates themselves are in the optimizer's own
     state_dict, as with every torch scheduler.
@@ -207,6 +212,7 @@ class AutoDrop(LRScheduler):
             "process_group": process_group,
         }
         self._watched: list[float] = []  # dry_run: each rate at the last drop, and what it would be
+        self._floored = False  # whether drops that the floors prevent were warned of
         self._coarse: set[int] = set()  # rules whose last angle was too uncertain for them
         super().__init__(optimizer, last_epoch)
         self._counter = make_counter(optimizer, count)
@@ -356,7 +362,8 @@ class AutoDrop(LRScheduler):
 
         Tensors are under the parameters' names, if the optimizer was given any, and sharded as the
         parameters are, for torch.distributed.checkpoint. light: without tensors; the loaded
-        scheduler keeps its record and what its detector remembers, and restarts the window.
+        scheduler keeps its record and what its detector remembers, and has its next angle with the
+        third whole window.
         """
         if self._device is not None:
             self._states = self._device.states()
@@ -388,16 +395,18 @@ class AutoDrop(LRScheduler):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a `state_dict`.
 
-        Raises ValueError, and changes nothing, unless it comes from an AutoDrop with the same
-        hyperparameters, tracking parameters of the same names and shapes.
+        Raises ValueError, and changes nothing, unless it comes from an AutoDrop with the same rule,
+        per_group, momentum and decide and, but for a light state, the same way to track, of
+        parameters of the same names and shapes. The rates are in the optimizer's own state.
         """
         if "hyperparameters" not in state_dict:
             raise ValueError(f"state_dict must be AutoDrop's, got keys {sorted(state_dict)}")
         differing = saved.differences(state_dict["hyperparameters"], self._hyperparameters())
+        differing += self._tracker.differences(state_dict["tracker"])
         if differing:
             raise ValueError(
                 "state_dict must come from a scheduler with the same hyperparameters, it has "
-                + ", ".join(differing)
+                + ", ".join(dict.fromkeys(differing))  # both know the window
             )
         self._tracker.load_state_dict(state_dict["tracker"])
         light = "copies" not in state_dict["tracker"]
@@ -450,6 +459,11 @@ class AutoDrop(LRScheduler):
             raise ValueError(
                 "track must leave at least one parameter, it leaves none of "
                 f"{sum(len(group['params']) for group in self.optimizer.param_groups)}"
+                + (
+                    ""
+                    if any(group.get("param_names") for group in self.optimizer.param_groups)
+                    else "; all names are '' unless the optimizer has model.named_parameters()"
+                )
             )
         if not self.per_group:
             return [{"params": [member for members in groups for member in members]}]
@@ -562,7 +576,10 @@ class AutoDrop(LRScheduler):
                 self._tell(event)
 
     def _drop(self, number: int) -> DropEvent | None:
-        """Lower all rates or, with per_group, that of one group; None if that changes none."""
+        """Lower all rates or, with per_group, that of one group; None if that changes none.
+
+        Warns where that is so from the start.
+        """
         groups = self.optimizer.param_groups
         old = self._watched_rates() if self.dry_run else _numbers(groups)
         lowered = list(self.rule.policy.lowered(old))
@@ -570,6 +587,12 @@ class AutoDrop(LRScheduler):
             lowered = [*old[:number], lowered[number], *old[number + 1 :]]
         new = tuple(lowered)
         if new == old:
+            if not (self.drops or self._floored):
+                self._floored = True
+                warn(
+                    f"a drop is due, and no rate is above its floor: rates {list(old)}, min_lr = "
+                    f"{self.rule.policy.min_lr}; further ones go unreported"
+                )
             return None
         if self.dry_run:
             pairs = zip(_numbers(groups), new, strict=True)

@@ -276,13 +276,15 @@ class AngularVelocity:
         """Go on from a `state_dict`.
 
         Raises ValueError, and changes nothing, unless it has the same window, observation,
-        accumulation, direction, lag, stride, fraction and seed, and these shapes of the parameters.
+        accumulation, direction, lag, stride, fraction and seed, of a light state the first two, and
+        these shapes of the parameters.
         """
-        for name, value in self._config().items():
-            if state_dict[name] != value:
-                raise ValueError(
-                    f"{name} of the saved state must be {value!r}, got {state_dict[name]!r}"
-                )
+        differing = self.differences(state_dict)
+        if differing:
+            raise ValueError(
+                "the saved state must come from a tracker with the same arguments, it has "
+                + ", ".join(differing)
+            )
         ours = {key: list(p.shape) for key, p in self.named_params.items()}
         saved = state_dict["shapes"]
         if len(ours) != len(saved):
@@ -341,6 +343,17 @@ class AngularVelocity:
         for name, tensors in self._copies().items():
             for key, t in tensors.items():
                 t.copy_(copies[name][key])
+
+    def differences(self, state_dict: dict[str, Any]) -> list[str]:
+        """One text for each argument that must be that of the saved state, and is not."""
+        ours = self._config()
+        if "copies" not in state_dict:
+            ours = {name: ours[name] for name in ("window", "observation")}
+        return [
+            f"{name} = {state_dict.get(name)!r} (here {value!r})"
+            for name, value in ours.items()
+            if state_dict.get(name) != value
+        ]
 
     def _config(self) -> dict[str, Any]:
         return {
@@ -469,4 +482,9 @@ class AngularVelocity:
                 f"no angular velocity: {who} {what} in the window of {self.window} "
                 f"updates that ended with update {self.updates - self.lag}; tracking starts "
                 "afresh, and further lost windows go unreported until angles return"
+                + (
+                    " (does the optimizer hold the tensors that the model now uses?)"
+                    if "did not move" in what and self.updates - self.lag < 3 * self.window
+                    else ""
+                )
             )

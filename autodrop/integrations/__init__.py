@@ -1,9 +1,9 @@
 """AutoDrop in other people's training loops. Each module needs its extra, and imports no other.
 
-    pip install autodrop[lightning]       autodrop.integrations.lightning.AutoDropCallback
+    autodrop[lightning]       autodrop.integrations.lightning.AutoDropCallback
                                           autodrop.integrations.pytorch_lightning.AutoDropCallback
-    pip install autodrop[transformers]    autodrop.integrations.transformers.AutoDropTrainer
-    pip install autodrop[tensorboard]     autodrop.integrations.tensorboard.ScalarLog
+    autodrop[transformers]    autodrop.integrations.transformers.AutoDropTrainer
+    autodrop[tensorboard]     autodrop.integrations.tensorboard.ScalarLog
 
 Accelerate needs no adapter: its `prepare` takes an `AutoDrop` as it takes any torch scheduler.
 

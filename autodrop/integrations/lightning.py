@@ -8,7 +8,7 @@ try:
     from lightning.pytorch import Callback
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        "autodrop.integrations.lightning needs Lightning: pip install autodrop[lightning]; "
+        "autodrop.integrations.lightning needs Lightning: the extra autodrop[lightning]; "
         "for `import pytorch_lightning` there is autodrop.integrations.pytorch_lightning"
     ) from error
 

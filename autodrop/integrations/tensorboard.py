@@ -21,7 +21,7 @@ class Writer(Protocol):
 class ScalarLog:
     """Writes what is new of a scheduler, each number under the update to which it belongs.
 
-        from torch.utils.tensorboard import SummaryWriter    # pip install autodrop[tensorboard]
+        from torch.utils.tensorboard import SummaryWriter    # the extra autodrop[tensorboard]
 
         log = ScalarLog(SummaryWriter("runs/mine"), scheduler)
         for x, y in batches:

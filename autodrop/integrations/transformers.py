@@ -15,7 +15,7 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "autodrop.integrations.transformers needs transformers and accelerate: "
-        "pip install autodrop[transformers]"
+        "the extra autodrop[transformers]"
     ) from error
 
 __all__ = ["AutoDropTrainer"]

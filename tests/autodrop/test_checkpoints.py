@@ -115,7 +115,7 @@ def test_a_distributed_checkpoint_of_one_process(cut, lag, tmp_path):
         ({"window": 8}, r"window = 4 \(here 8\)$"),
         ({"detector": None}, r"detector = 'ThresholdSaturation' \(here 'GaussianSaturation'\)"),
         ({"momentum": "zero"}, r"momentum = 'keep' \(here 'zero'\)$"),
-        ({"direction": torch.float32}, "direction of the saved state must be 'torch.float32'"),
+        ({"direction": torch.float32}, r"direction = None \(here 'torch.float32'\)$"),
     ],
     ids=str,
 )
@@ -192,6 +192,11 @@ def test_a_light_state_keeps_the_record_and_restarts_the_window():
     file.seek(0)
     before = record(training)
     assert before["drops"]
+    # Nothing that it holds depends on how sums are kept or when they are read.
+    other = Training("one process", accumulation="plain", direction=torch.bfloat16, lag=2)
+    other.scheduler.load_state_dict(torch.load(file, weights_only=True))
+    assert record(other)["drops"] == before["drops"]
+    file.seek(0)
     training.scheduler.load_state_dict(torch.load(file, weights_only=True))
     assert record(training) == before
     for t in range(cut, 10 * WINDOW):

@@ -4,6 +4,7 @@ import copy
 import gc
 import math
 import pickle
+import warnings
 import weakref
 
 import pytest
@@ -166,8 +167,28 @@ def test_several_steps_of_the_optimizer_before_one_of_the_scheduler_count_once()
         for _ in range(3):
             loop.backward()
             loop.optimizer.step()
-        loop.scheduler.step()
+        if t == 3:  # in a row: that is how a call for each epoch looks
+            with pytest.warns(RuntimeWarning, match="3 updates of the optimizer between two calls"):
+                loop.scheduler.step()
+        else:
+            loop.scheduler.step()
         assert loop.updates == t
+
+
+def test_an_optimizer_that_never_steps_is_told_of():
+    loop = Loop()
+    other = torch.optim.SGD([loop.p], lr=0.1)
+    loop.optimizer.step = lambda: None  # torch warns of its own accord where nothing steps
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter("error", RuntimeWarning)
+        for _ in range(199):
+            other.step()
+            loop.scheduler.step()
+        with pytest.raises(RuntimeWarning, match="200 times without an update of its optimizer"):
+            loop.scheduler.step()
+        loop.scheduler.step()
+    assert loop.updates == 0
 
 
 def test_a_closure_counts_once():

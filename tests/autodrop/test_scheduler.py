@@ -248,7 +248,7 @@ def test_the_state_can_be_copied_and_pickled():
             {"detector": ThresholdSaturation()},
             r"detector = 'GaussianSaturation' \(here 'ThresholdSaturation'\), detector\.buffer",
         ),
-        ({"lag": 1}, "lag of the saved state must be 1, got 0"),
+        ({"lag": 1, "factor": 0.9}, r"factor = 0\.95 \(here 0\.9\), lag = 0 \(here 1\)$"),
     ],
 )
 def test_another_scheduler_s_state_is_refused(options, words):
@@ -367,6 +367,19 @@ def test_the_floor_ends_the_drops_and_their_record():
         ((0.25,), (0.2,)),
     ]
     assert scheduler.get_last_lr() == [0.2]
+
+
+def test_floors_above_the_rates_from_the_start_are_told_of_once():
+    walk = Walk(lr=1.0)
+    scheduler = AutoDrop(walk.optimizer, 1, 0.5, 2.0, Every())
+    for t in range(1, 9):
+        walk.step()
+        if t == 3:
+            with pytest.warns(RuntimeWarning, match=r"rates \[1\.0\], min_lr = 2\.0"):
+                scheduler.step()
+        else:
+            scheduler.step()
+    assert scheduler.drops == []
 
 
 def test_a_tensor_rate_is_filled_in_place():

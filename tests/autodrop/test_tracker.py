@@ -198,19 +198,19 @@ def test_restart_takes_only_whole_windows():
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        (lambda p: AngularVelocity([p], 3), "window of the saved state must be 3, got 2"),
+        (lambda p: AngularVelocity([p], 3), r"window = 2 \(here 3\)$"),
         (
             lambda p: AngularVelocity([p], 2, accumulation="plain"),
-            "accumulation of the saved state must be 'plain', got 'auto'",
+            r"accumulation = 'auto' \(here 'plain'\)$",
         ),
         (
             lambda p: AngularVelocity([p], 2, direction=torch.bfloat16),
-            "direction of the saved state must be 'torch.bfloat16', got None",
+            r"direction = None \(here 'torch.bfloat16'\)$",
         ),
-        (lambda p: AngularVelocity([p], 2, lag=1), "lag of the saved state must be 1, got 0"),
+        (lambda p: AngularVelocity([p], 2, lag=1), r"lag = 0 \(here 1\)$"),
         (
-            lambda p: AngularVelocity([p], 2, stride=2),
-            "stride of the saved state must be 2, got 1",
+            lambda p: AngularVelocity([p], 2, stride=2, lag=1),
+            r"lag = 0 \(here 1\), stride = 1 \(here 2\)$",
         ),
         (
             lambda p: AngularVelocity([p.double()], 2),
@@ -218,7 +218,7 @@ def test_restart_takes_only_whole_windows():
         ),
         (
             lambda p: AngularVelocity([p], 2, observation="snapshot"),
-            "observation of the saved state must be 'snapshot', got 'mean'",
+            r"observation = 'mean' \(here 'snapshot'\)$",
         ),
         (lambda p: AngularVelocity([p, p.clone()], 2), "must be of 2 parameter tensors, got 1"),
         (

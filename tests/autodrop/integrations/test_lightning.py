@@ -295,7 +295,7 @@ def test_a_scheduler_stepped_once_an_epoch(tmp_path):
 @pytest.mark.parametrize(
     ("name", "needed", "how"),
     [
-        ("lightning", "lightning.pytorch", r"pip install autodrop\[lightning\]"),
+        ("lightning", "lightning.pytorch", r"the extra autodrop\[lightning\]"),
         ("pytorch_lightning", "pytorch_lightning", "pip install pytorch-lightning"),
     ],
 )

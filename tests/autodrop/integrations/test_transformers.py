@@ -228,7 +228,7 @@ def test_options_that_would_be_ignored(tmp_path):
 def test_without_transformers_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     monkeypatch.delitem(sys.modules, "autodrop.integrations.transformers")
-    with pytest.raises(ModuleNotFoundError, match=r"pip install autodrop\[transformers\]"):
+    with pytest.raises(ModuleNotFoundError, match=r"the extra autodrop\[transformers\]"):
         importlib.import_module("autodrop.integrations.transformers")
 
 
