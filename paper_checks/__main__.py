@@ -87,6 +87,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m paper_checks",
         description="Check the claims of the AutoDrop paper and write a report with figures. "
         "Exit status 0 when every verdict is the expected one.",
+        epilog="torchrun --nproc-per-node N -m paper_checks shares the claims out among N "
+        "processes, to the same report.",
     )
     parser.add_argument(
         "--level",

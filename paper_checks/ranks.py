@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import os
 import pickle
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -49,10 +50,13 @@ class Ranks:
     def spread(self, work: Callable[[int], T], count: int) -> Iterator[tuple[int, T]]:
         """(i, work(i)) for i < count as they are done, by this rank 0 and by those that serve.
 
-        Ends in KeyboardInterrupt when a rank is interrupted, after what was finished by then. When
-        the iterator is closed before its end, the others take no further claim.
+        What others finish comes after this rank's own claim. Ends in KeyboardInterrupt when a rank
+        is interrupted or dies, after what was finished by then. When the iterator is closed before
+        its end, the others take no further claim.
         """
         missing = set(range(count))
+        # torchrun's signal when another rank died: what has arrived is to be kept.
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             for i in self._taken(count):
                 value = work(i)
@@ -69,6 +73,7 @@ class Ranks:
             yield from self._arrived(missing)
             raise
         finally:
+            signal.signal(signal.SIGTERM, before)
             if missing:
                 self._stop()
 

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -238,13 +239,14 @@ class TestStore:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
 
-    def test_every_item_is_done_once_and_arrives_whole(self) -> None:
+    def test_every_item_is_done_once(self) -> None:
+        """By this thread and two others."""
         store, done = dist.HashStore(), []
 
-        def work(i: int) -> tuple[int, str]:
+        def work(i: int) -> int:
             done.append(i)
             time.sleep(0.01)
-            return i, "é" * 2_000_000 if i == 3 else ""
+            return i * i
 
         served: list[int] = []
         threads = [
@@ -255,13 +257,24 @@ class TestStore:
         ]
         for thread in threads:
             thread.start()
-        arrived = dict(Ranks(store, 0, 0).spread(work, 20))
-        Ranks(store, 0, 0).finish(7)
-        for thread in threads:
-            thread.join(timeout=60)
+        try:
+            arrived = dict(Ranks(store, 0, 0).spread(work, 20))
+        finally:
+            Ranks(store, 0, 0).finish(7)
+            for thread in threads:
+                thread.join(timeout=60)
         assert served == [7, 7]
         assert sorted(done) == list(range(20))
-        assert arrived == {i: (i, "é" * 2_000_000 if i == 3 else "") for i in range(20)}
+        assert arrived == {i: i * i for i in range(20)}
+
+    def test_a_large_value_arrives_whole(self) -> None:
+        """Through a store like torchrun's, which takes 8 MiB at once."""
+        store = dist.TCPStore("127.0.0.1", 0, is_master=True, timeout=timedelta(seconds=30))
+        values = ["é" * 5_000_000, ""]
+        Ranks(store, 0, 0).finish(OK)
+        assert Ranks(store, 1, 1).serve(values.__getitem__, 2) == OK
+        arrivals = Ranks(store, 0, 0).spread(lambda i: pytest.fail("nothing is left"), 2)
+        assert dict(arrivals) == dict(enumerate(values))
 
     @staticmethod
     def until_interrupted(arrivals: Iterator[tuple[int, str]]) -> list[tuple[int, str]]:
@@ -273,8 +286,10 @@ class TestStore:
             return arrived
         pytest.fail(f"the end was no interrupt, after {arrived}")
 
-    def test_an_interrupted_rank_0_keeps_what_others_finished(self) -> None:
-        """And the others take nothing more."""
+    @pytest.mark.parametrize("how", ["interrupted", "terminated"])
+    def test_a_rank_0_that_is_ended_keeps_what_others_finished(self, how: str) -> None:
+        """And the others take nothing more. torchrun terminates all ranks when one has died."""
+        before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
         store = dist.HashStore()
         first, other = Ranks(store, 0, 0), Ranks(store, 1, 1)
 
@@ -282,7 +297,9 @@ class TestStore:
             if i == 1:
                 first.finish(INTERRUPTED)  # so that serve returns at once
                 assert other.serve(lambda i: f"other {i}", 4) == INTERRUPTED
-                raise KeyboardInterrupt
+                if how == "interrupted":
+                    raise KeyboardInterrupt
+                signal.raise_signal(signal.SIGTERM)
             return f"first {i}"
 
         assert self.until_interrupted(first.spread(work, 5)) == [
@@ -290,7 +307,8 @@ class TestStore:
             (2, "other 2"),
             (3, "other 3"),
         ]
-        assert other.serve(lambda i: pytest.fail("a claim was taken after the end"), 5)
+        assert other.serve(lambda i: pytest.fail("taken after the end"), 5) == INTERRUPTED
+        assert signal.signal(signal.SIGTERM, before) is signal.SIG_IGN
 
     def test_an_interrupted_other_rank_ends_rank_0(self) -> None:
         store = dist.HashStore()
