@@ -2,8 +2,9 @@
 
 Everything goes through torch's key-value store, which torchrun keeps for its ranks: a counter of
 the claims taken, a result under the number of each.  There is no collective call, so no rank waits
-for another before the end, and no file system need be shared.  torchrun ends all ranks when one
-dies.
+for another before the end, and no file system need be shared.  What other ranks finish while rank
+0 is at a claim is on disk after that claim, or when torchrun ends the ranks since one was
+interrupted or died.
 """
 
 from __future__ import annotations
@@ -50,9 +51,8 @@ class Ranks:
     def spread(self, work: Callable[[int], T], count: int) -> Iterator[tuple[int, T]]:
         """(i, work(i)) for i < count as they are done, by this rank 0 and by those that serve.
 
-        What others finish comes after this rank's own claim. Ends in KeyboardInterrupt when a rank
-        is interrupted or dies, after what was finished by then. When the iterator is closed before
-        its end, the others take no further claim.
+        Ends in KeyboardInterrupt when a rank is interrupted or dies, after what was finished by
+        then. When the iterator is closed before its end, the others take no further claim.
         """
         missing = set(range(count))
         # torchrun's signal when another rank died: what has arrived is to be kept.
