@@ -51,8 +51,9 @@ def replay(
         if t <= previous or not rule.observes(t):
             raise ValueError(
                 f"steps must increase from {first} on and end windows of {k} updates "
-                f"({rule.observation}), got {t}; is the rule's window that of the recording?"
+                f"({rule.observation}), got {t}"
                 + (f" after {previous}" if previous >= first else "")
+                + "; is the rule's window that of the recording?"
             )
         previous = t
     seen = dict(zip(steps, angles, strict=True))
