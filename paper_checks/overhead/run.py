@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import platform
 import random
 from collections.abc import Callable, Sequence
@@ -47,6 +48,8 @@ def measure(
     with threads(setup.threads):
         model, loss = setup.build()
         rows, bandwidth = _calls(setup, model, loss, trackers, progress)
+        # Schedulers and optimizers refer to each other, and hold many copies of the parameters.
+        gc.collect()
         times = run_loops(setup, model, loss, loops, lambda done: progress(setup.repeats + done))
         params = list(model.parameters())
         return Result(
