@@ -578,7 +578,7 @@ class AutoDrop(LRScheduler):
     def _drop(self, number: int) -> DropEvent | None:
         """Lower all rates or, with per_group, that of one group; None if that changes none.
 
-        Warns where that is so from the start.
+        Warns once of rates that were set below their floors.
         """
         groups = self.optimizer.param_groups
         old = self._watched_rates() if self.dry_run else _numbers(groups)
@@ -587,11 +587,12 @@ class AutoDrop(LRScheduler):
             lowered = [*old[:number], lowered[number], *old[number + 1 :]]
         new = tuple(lowered)
         if new == old:
-            if not (self.drops or self._floored):
+            floors = self.rule.policy.floors(len(old))
+            if not self._floored and all(α < floor for α, floor in zip(old, floors, strict=True)):
                 self._floored = True
                 warn(
-                    f"a drop is due, and no rate is above its floor: rates {list(old)}, min_lr = "
-                    f"{self.rule.policy.min_lr}; further ones go unreported"
+                    f"a drop is due, and every rate is below its floor: rates {list(old)}, min_lr "
+                    f"= {self.rule.policy.min_lr}; further ones go unreported"
                 )
             return None
         if self.dry_run:

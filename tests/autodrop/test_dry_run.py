@@ -328,7 +328,6 @@ def test_the_documented_partial_does():
     assert int(training.model[1].num_batches_tracked) == len(training.batches)
 
 
-@pytest.mark.filterwarnings("ignore:a drop is due, and no rate is above its floor")
 def test_an_average_at_the_floor_is_one_too():
     """The parameters are replaced and the statistics follow; no rate changed, so no event."""
     training = Training()

@@ -284,7 +284,6 @@ def test_a_velocity_is_kept_by_the_rates_as_they_are_rounded():
     assert len(scheduler.drops) == 5
 
 
-@pytest.mark.filterwarnings("ignore:a drop is due, and no rate is above its floor")
 def test_at_its_floor_a_rate_leaves_the_momentum_alone():
     problem = Quadratic(sgd(), rates=(0.1, 0.05))
     scheduler = scheduled(problem, "zero", min_lr=(0.1, 0.05))

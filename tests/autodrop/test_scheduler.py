@@ -369,7 +369,7 @@ def test_the_floor_ends_the_drops_and_their_record():
     assert scheduler.get_last_lr() == [0.2]
 
 
-def test_floors_above_the_rates_from_the_start_are_told_of_once():
+def test_rates_below_their_floors_are_told_of_once():
     walk = Walk(lr=1.0)
     scheduler = AutoDrop(walk.optimizer, 1, 0.5, 2.0, Every())
     for t in range(1, 9):
