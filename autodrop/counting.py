@@ -29,7 +29,11 @@ _AT_HAND = ("cpu",)
 
 
 class CallCounter:
-    """Every call counts: for steps that no hook sees, such as replays of a CUDA graph."""
+    """Counts every call: for updates that reach no hook, as those that a CUDA graph replays.
+
+    Whoever calls must see to it that each call follows one update: a step that a `GradScaler`
+    skips counts as well.
+    """
 
     def take(self, optimizer: Optimizer) -> bool:
         """True."""
@@ -67,8 +71,10 @@ class UpdateCounter:
             if counter is not None:
                 counter._note(getattr(optimizer, "found_inf", None))
 
-        # The id alone: the handle itself cannot be pickled along with a scheduler.
-        self._hook = _hooked(optimizer).register_step_post_hook(note).id
+        # Not traced by torch.compile, which would recompile when the flag changes. The id alone:
+        # the handle itself cannot be pickled along with a scheduler.
+        untraced = torch.compiler.disable(note)
+        self._hook = _hooked(optimizer).register_step_post_hook(untraced).id
 
     def _note(self, found_inf: torch.Tensor | None) -> None:
         self._steps += 1

@@ -173,9 +173,9 @@ class DeviceRule:
     def act(self, rates: Sequence[torch.Tensor]) -> torch.Tensor:
         """Lower the rates in place if the waiting time is over; the record, see `DeviceRecord`.
 
-        rates: for each group its rate, a tensor of one element. Each becomes max(min_lr, factor·α)
-        if it was above its min_lr, computed in float64. Returns a new float64 tensor of shape
-        (3 + 2·groups,) on the device, for `DeviceRecord.unpack`.
+        rates: for each group its rate α, a tensor without dimensions. Each becomes
+        max(min_lr, factor·α) if it was above its min_lr, computed in float64. Returns a new
+        float64 tensor of shape (3 + 2·groups,) on the device, for `DeviceRecord.unpack`.
 
         Raises TypeError or ValueError unless rates are as many such tensors on this device.
         """
@@ -287,10 +287,10 @@ class DeviceRule:
         for i, α in enumerate(rates):
             if not isinstance(α, torch.Tensor):
                 raise TypeError(f"rate {i} must be a tensor, got {α!r}")
-            if α.numel() != 1 or not α.is_floating_point():
+            if α.dim() or not α.is_floating_point():
                 raise ValueError(
-                    f"rate {i} must be one floating-point number, got shape {tuple(α.shape)}, "
-                    f"{α.dtype}"
+                    f"rate {i} must be floating point without dimensions, got shape "
+                    f"{tuple(α.shape)}, {α.dtype}"
                 )
             if α.device != self._state.device:
                 raise ValueError(
@@ -306,7 +306,7 @@ def _angle(c: torch.Tensor) -> torch.Tensor:
 
 
 def _stacked(rates: Sequence[torch.Tensor]) -> torch.Tensor:
-    return torch.stack([α.detach().reshape(()).double() for α in rates])
+    return torch.stack([α.detach().double() for α in rates])
 
 
 def _or_none(number: float) -> float | None:

@@ -302,6 +302,8 @@ class AutoDrop(LRScheduler):
         )
         return cls.from_rule(optimizer, rule, **options)
 
+    # Under torch.compile it is left out of the graph: the count of updates is Python's.
+    @torch.compiler.disable
     def step(self, epoch: int | None = None) -> None:
         """Take note of one update of the optimizer, and drop the rates if the rule says so.
 
@@ -588,7 +590,8 @@ class AutoDrop(LRScheduler):
         new = tuple(lowered)
         if new == old:
             floors = self.rule.policy.floors(len(old))
-            if not self._floored and all(α < floor for α, floor in zip(old, floors, strict=True)):
+            below = all(α < floor for α, floor in zip(old, floors, strict=True))
+            if below and not (self._floored or self.drops):  # a drop may have been rounded to there
                 self._floored = True
                 warn(
                     f"a drop is due, and every rate is below its floor: rates {list(old)}, min_lr "

@@ -62,8 +62,8 @@ def check_tensor_rates(optimizer: Optimizer) -> None:
     the CPU costs nothing and is allowed there. Optimizers that are not torch's own are not checked
     for what their step does, and steps are taken to be eager (compiled, some more would do).
 
-    Raises TypeError for a rate that is no floating-point tensor; ValueError for one that has not
-    one element, is not where the group's parameters are, or that the optimizer does not follow or
+    Raises TypeError for a rate that is no floating-point tensor; ValueError for one that has
+    dimensions, is not where the group's parameters are, or that the optimizer does not follow or
     reads back, naming the option with which it would not.
     """
     for i, group in enumerate(optimizer.param_groups):
@@ -80,9 +80,9 @@ def _check_tensor(i: int, group: Group) -> None:
             f"lr of parameter group {i} must be a floating-point tensor, got {α!r}: "
             "pass lr=torch.tensor(…, device=…) to the optimizer"
         )
-    if α.numel() != 1:
+    if α.dim():  # torch's own optimizers took one element in one dimension later than 2.6
         raise ValueError(
-            f"lr of parameter group {i} must have one element, got shape {tuple(α.shape)}"
+            f"lr of parameter group {i} must have no dimension, got shape {tuple(α.shape)}"
         )
     for p in group["params"]:
         if p.device != α.device:

@@ -1,11 +1,21 @@
 """Hypothesis profiles: HYPOTHESIS_PROFILE=dev (default), ci (the same examples every time), or
-nightly (random, 5000 examples for each property)."""
+nightly (random, 5000 examples for each property). Tests marked `gpu` are skipped without CUDA."""
 
 import os
 
+import pytest
+import torch
 from hypothesis import settings
 
 settings.register_profile("dev", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.register_profile("nightly", deadline=None, max_examples=5000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+def pytest_collection_modifyitems(items):
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))

@@ -12,6 +12,7 @@ import torch
 from torch.optim import lr_scheduler
 
 from autodrop import AutoDrop, accumulation, counting
+from autodrop.counting import UpdateCounter, make_counter
 from autodrop.detectors import ThresholdSaturation
 
 
@@ -36,7 +37,7 @@ class Loop:
 
     @property
     def updates(self):
-        return self.scheduler._tracker.updates
+        return self.scheduler.updates
 
 
 SKIPPED = {3, 4, 9}
@@ -228,11 +229,11 @@ def test_a_copied_scheduler_mends_the_hook_of_its_copied_optimizer(clone):
         step(twin, p)
     assert len(caught) == 1
     assert caught[0].filename == __file__
-    assert twin._tracker.updates == 4
+    assert twin.updates == 4
     twin.step()  # silent, and no update
-    assert twin._tracker.updates == 4
+    assert twin.updates == 4
     step(twin, p)
-    assert twin._tracker.updates == 5
+    assert twin.updates == 5
     assert loop.updates == 3
 
 
@@ -278,7 +279,38 @@ def test_two_schedulers_of_one_optimizer_count_apart():
         loop.optimizer.step()
         loop.scheduler.step()
         other.step()
-        assert (loop.updates, other._tracker.updates) == (t, t)
+        assert (loop.updates, other.updates) == (t, t)
+
+
+class Silent(torch.optim.SGD):
+    """Moves its parameters without its hooks, as a replayed CUDA graph does."""
+
+    def replay(self):
+        with torch.no_grad():
+            for p in self.param_groups[0]["params"]:
+                p.sub_(p.grad, alpha=0.1)
+
+
+def test_calls_are_counted_where_no_hook_sees_the_updates():
+    loop = Loop(optimizer=lambda params: Silent(params, lr=0.1))
+    calls, updates = make_counter(loop.optimizer, "calls"), make_counter(loop.optimizer, "updates")
+    assert isinstance(updates, UpdateCounter)
+    for _ in range(3):
+        loop.backward()
+        loop.optimizer.replay()
+        assert calls.take(loop.optimizer)
+        assert not updates.take(loop.optimizer)
+    loop.optimizer.step()
+    assert updates.take(loop.optimizer)
+    # A counter of calls leaves no trace in the optimizer, and is its own copy.
+    assert len(loop.optimizer._optimizer_step_post_hooks) == 2
+    assert pickle.loads(pickle.dumps(calls)).take(loop.optimizer)
+
+
+@pytest.mark.parametrize("count", ["steps", "", None, True])
+def test_counts_that_are_none(count):
+    with pytest.raises(ValueError, match=r"count must be one of \('updates', 'calls'\), got"):
+        make_counter(Loop().optimizer, count)
 
 
 # Older torch warns of the epoch that its own SequentialLR passes.

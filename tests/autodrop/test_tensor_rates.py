@@ -12,10 +12,12 @@ from autodrop import tensor_rates
 from autodrop.tensor_rates import check_tensor_rates
 
 F32, F64 = torch.float32, torch.float64
-NAMES = [
+# Those that follow a rate on a device at least with some options, and those that never do.
+FOLLOWING = [
     *("SGD", "Adam", "AdamW", "Adagrad", "RMSprop", "NAdam", "RAdam", "Adadelta", "Adamax"),
-    *("ASGD", "Rprop", "Adafactor", "Muon", "LBFGS", "SparseAdam"),
+    *("ASGD", "SparseAdam"),
 ]
+NAMES = [*FOLLOWING, "Rprop", "Adafactor", "Muon", "LBFGS"]
 MORE = {
     "SGD": [{"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}, {"maximize": True}],
     "Adam": [{"amsgrad": True, "weight_decay": 0.1}, {"decoupled_weight_decay": True}],
@@ -36,12 +38,15 @@ def torch_s(name):
     return getattr(torch.optim, name)
 
 
+def known(name):
+    """The options that this torch has."""
+    return torch_s(name)(parameters("cpu")).param_groups[0]
+
+
 def choices(name):
     """All combinations of what chooses the code that runs."""
-    cls = torch_s(name)
-    known = cls(parameters("cpu")).param_groups[0]
     values = {"fused": (None, True), "foreach": (None, True, False), "capturable": (False, True)}
-    values = {key: value for key, value in values.items() if key in known}
+    values = {key: value for key, value in values.items() if key in known(name)}
     for row in itertools.product(*values.values()):
         options = dict(zip(values, row, strict=True))
         if not (options.get("fused") and options.get("foreach")):  # torch refuses both
@@ -85,13 +90,16 @@ def cuda(monkeypatch):
     )
 
 
-def waits(name, options, shape=()):
-    """Whether some of the first eager steps reads from the device; and whether that is expected."""
+def waits(name, options):
+    """Whether some of the first eager steps reads from the device, and what the check says.
+
+    None for the first where this torch has no such step: Adagrad is fused on CUDA in newer ones.
+    """
     with FakeTensorMode():
         params = parameters("cuda")
         opt = torch_s(name)(params, lr=0.1, **options)
         # Constructors compare their rate with 0.
-        opt.param_groups[0]["lr"] = torch.full(shape, 0.1, device="cuda")
+        opt.param_groups[0]["lr"] = torch.full((), 0.1, device="cuda")
         try:
             check_tensor_rates(opt)
             refused = None
@@ -108,7 +116,13 @@ def waits(name, options, shape=()):
                         opt.step()
         except ReadBack:
             return True, refused
+        except TypeError as error:  # how older torch says that it cannot read a fake number
+            if "FakeTensor" not in str(error):
+                raise
+            return True, refused
         except RuntimeError as error:
+            if "`fused=True` requires" in str(error):
+                return None, refused
             if "lr as a Tensor is not supported" not in str(error):
                 raise
             return True, refused
@@ -121,24 +135,27 @@ def test_what_reads_its_rate_back_is_refused_and_nothing_else(name, cuda):
     found = []
     for options in choices(name):
         for more in [{}, *MORE.get(name, [])]:
+            if not more.keys() <= known(name).keys():
+                continue
             reads, refused = waits(name, options | more)
+            if reads is None:
+                continue
             assert reads == (refused is not None), (options, more, refused)
             found.append(reads)
-        assert waits(name, options, (1,))[0] == waits(name, options)[0]
     always = {"Rprop": True, "Adafactor": True, "Muon": True, "RAdam": False}
     assert set(found) == ({always[name]} if name in always else {True, False})
 
 
 def test_the_option_that_the_error_names_is_the_one(cuda):
     """Adding what a refusal asks for makes the step one that does not read."""
-    for name in NAMES:
-        if name in ("SparseAdam", "Rprop", "Adafactor", "Muon", "LBFGS", "RAdam"):
+    for name in FOLLOWING:
+        if name in ("SparseAdam", "RAdam"):  # which need nothing
             continue
         _, refused = waits(name, {"foreach": False})
         for wish in refused.partition("unless ")[2].partition(",")[0].split(" or "):
             options = {"foreach": None}
             options |= {word.partition("=")[0]: True for word in wish.split(" and ")}
-            assert waits(name, options) == (False, None)
+            assert waits(name, options) in [(False, None), (None, None)]
 
 
 def sparse_or_dense(name, p):
@@ -243,9 +260,9 @@ def on_cuda(cls, lr, **options):
             "must be a floating-point tensor",
         ),
         (
-            on_cuda(Own, lambda: torch.ones(2, device="cuda")),
+            on_cuda(Own, lambda: torch.ones(1, device="cuda")),
             ValueError,
-            r"lr of parameter group 0 must have one element, got shape \(2,\)",
+            r"lr of parameter group 0 must have no dimension, got shape \(1,\)",
         ),
         (
             on_cuda(Own, lambda: torch.tensor(0.1)),
