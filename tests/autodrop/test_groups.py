@@ -346,6 +346,44 @@ def test_groups_that_are_added_later_join():
     assert [scheduler.base_lrs, len(scheduler._states)] == [[1.0, 0.5, 0.25], 3]
 
 
+def test_a_restart_forgets_every_group():
+    """Within window 3, which ends without a word; windows 4, 5, 6 give the next angles."""
+    g = torch.Generator().manual_seed(3)
+    params = [torch.zeros(4, dtype=F64), torch.zeros(3, dtype=F64)]
+    velocity = AngularVelocity([{"params": [p]} for p in params], 2)
+    seen = {}
+    for t in range(1, 17):
+        for p in params:
+            p += torch.randn(p.shape, generator=g, dtype=F64)
+        if velocity.advance():
+            seen[t] = [angle is not None for angle in velocity.group_angles]
+        if t == 7:
+            velocity.restart()
+            assert velocity.group_angles == (None, None)
+            assert velocity.angle is None
+    assert seen == {t: [t in (6, 14, 16)] * 2 for t in (2, 4, 6, 10, 12, 14, 16)}
+
+
+def test_a_light_state_keeps_each_group_s_rule_and_record():
+    training = Training()
+    rule = RULES["waiting"]
+    scheduler, _ = scheduled(rule, training, 61)
+    again = AutoDrop.from_rule(training.optimizer, rule, per_group=True)
+    again.load_state_dict(scheduler.state_dict(light=True))
+    assert again._states == scheduler._states
+    assert len({state.threshold for state in again._states}) > 1
+    assert again.group_angular_velocities == scheduler.group_angular_velocities
+    assert again.drops == scheduler.drops
+    for t in range(61, 71):
+        training.step(t)
+        again.step()
+    # The window of updates 60 … 62 is no whole one; 21, 22, 23 end with 72.
+    assert again.group_angle_steps == scheduler.group_angle_steps
+    training.step(71)
+    again.step()
+    assert [steps[-1] for steps in again.group_angle_steps] == [72] * 3
+
+
 def saved(training, scheduler):
     file = io.BytesIO()
     state = {

@@ -203,11 +203,11 @@ def test_what_has_no_gradient_counts_for_nothing_until_it_has(how, dtype):
         for p in model.parameters():
             p.copy_(torch.randn(p.shape, generator=g, dtype=F64))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.5)
+    if how == "frozen":
+        first.requires_grad_(False)
     scheduler = AutoDrop(optimizer, 4, detector=ThresholdSaturation(1e-9))
     whole = Float64Angles(list(model.parameters()), 4)
     moving = Float64Angles(list(second.parameters()), 4)
-    if how == "frozen":
-        first.requires_grad_(False)
     exact, exact_moving = [], []
     for t in range(40):
         if t == 20:

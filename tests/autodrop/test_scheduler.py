@@ -1,6 +1,7 @@
 """AutoDrop on small real training runs, against the array loop and the literal rules."""
 
 import copy
+import inspect
 import io
 import linecache
 import math
@@ -15,6 +16,7 @@ from torch.optim import lr_scheduler
 
 from autodrop import AutoDrop, DropPolicy, Rule, rules, run
 from autodrop.detectors import MovingAverageSaturation, ThresholdSaturation
+from autodrop.scheduler import Options
 from tests.autodrop import reference
 
 OPTIMIZERS = {
@@ -663,3 +665,14 @@ def test_angles_are_degrees_at_the_surface():
     scheduler, _ = scheduled(Training(), RULES["uai"], 100)
     assert all(0.0 <= angle <= 180.0 for angle in scheduler.angular_velocities)
     assert max(scheduler.angular_velocities) > math.pi
+
+
+def test_the_options_of_the_presets_are_the_constructor_s():
+    parameters = inspect.signature(AutoDrop.__init__).parameters
+    rule = {"self", "optimizer", "window", "factor", "min_lr", "detector", "wait"}
+    rule |= {"max_threshold", "average", "observation"}
+    assert set(Options.__annotations__) == set(parameters) - rule
+    given = {"lag": 1, "stride": 2, "seed": 3, "dry_run": True, "per_group": True}
+    scheduler = AutoDrop.uai2024(Walk().optimizer, 4, **given)
+    assert (scheduler._tracker.lag, scheduler._tracker.stride, scheduler._tracker.seed) == (1, 2, 3)
+    assert (scheduler.dry_run, scheduler.per_group) == (True, True)
