@@ -47,11 +47,18 @@ class Sums(ABC):
         self.sources = tuple(sources)
         self._offload = offload
 
-    def _zeros(self, dtype: torch.dtype | None = None, *, ends_only: bool = False) -> Tensors:
-        """A vector for each x; in the host's memory if it is needed at windows' ends only."""
+    def _zeros(
+        self, dtype: torch.dtype | None = None, *, wide: bool = False, ends_only: bool = False
+    ) -> Tensors:
+        """A vector for each x, in its dtype or `dtype`; with `wide` in float32 or wider.
+
+        In the host's memory if it is needed at windows' ends only.
+        """
         vectors = []
         for source in self.sources:
             kept = dtype or source.dtype
+            if wide and dtype is None:
+                kept = torch.promote_types(kept, torch.float32)
             if ends_only and self._offload and source.device.type != "cpu":
                 pinned = source.device.type == "cuda"
                 vectors.append(torch.zeros(source.size, dtype=kept, pin_memory=pinned))
@@ -126,23 +133,14 @@ class PlainSums(Sums):
         offload: bool = False,
     ) -> None:
         super().__init__(sources, offload)
-        self.sum = self._wide()
-        self.previous = self._wide(ends_only=True)
-        self.direction = (
-            self._wide(ends_only=True)
-            if direction is None
-            else self._zeros(direction, ends_only=True)
-        )
+        self.sum = self._zeros(wide=True)
+        self.previous = self._zeros(wide=True, ends_only=True)
+        self.direction = self._zeros(direction, wide=True, ends_only=True)
         # One multi-tensor operation for each device and dtype.
         groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
         for i, source in enumerate(self.sources):
             groups.setdefault((source.device, source.dtype), []).append(i)
         self._groups = list(groups.values())
-
-    def _wide(self, *, ends_only: bool = False) -> Tensors:
-        wide = [torch.promote_types(source.dtype, torch.float32) for source in self.sources]
-        zeros = {dtype: self._zeros(dtype, ends_only=ends_only) for dtype in set(wide)}
-        return [zeros[dtype][i] for i, dtype in enumerate(wide)]
 
     def add(self, weight: torch.Tensor | None = None) -> None:
         """S ← S + x."""
