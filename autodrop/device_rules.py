@@ -177,7 +177,10 @@ class DeviceRule:
         max(min_lr, factor·α) if it was above its min_lr, computed in float64. Returns a new
         float64 tensor of shape (3 + 2·groups,) on the device, for `DeviceRecord.unpack`.
 
-        Raises TypeError or ValueError unless rates are as many such tensors on this device.
+        Groups may share one tensor, as those that take the optimizer's default do.
+
+        Raises TypeError or ValueError unless rates are as many such tensors on this device, and
+        for a shared one with several floors.
         """
         self._check(rates)
         policy = self.rule.policy
@@ -267,8 +270,8 @@ class DeviceRule:
         return numbers.unbind(), angles
 
     def _set_groups(self, groups: int) -> None:
-        floors = self.rule.policy.floors(groups)
-        self._floors = torch.tensor(floors, dtype=torch.float64, device=self._state.device)
+        self._floor_of = self.rule.policy.floors(groups)
+        self._floors = torch.tensor(self._floor_of, dtype=torch.float64, device=self._state.device)
 
     def _smooth(self, B: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
         """`GaussianSaturation.smooth`."""
@@ -282,8 +285,9 @@ class DeviceRule:
         return last + ((K * D).sum() / K.sum()).masked_fill(σ == 0, 0.0)
 
     def _check(self, rates: Sequence[torch.Tensor]) -> None:
-        if len(rates) != len(self._floors):
-            raise ValueError(f"rates must be of {len(self._floors)} groups, got {len(rates)}")
+        if len(rates) != len(self._floor_of):
+            raise ValueError(f"rates must be of {len(self._floor_of)} groups, got {len(rates)}")
+        first: dict[int, int] = {}
         for i, α in enumerate(rates):
             if not isinstance(α, torch.Tensor):
                 raise TypeError(f"rate {i} must be a tensor, got {α!r}")
@@ -295,6 +299,12 @@ class DeviceRule:
             if α.device != self._state.device:
                 raise ValueError(
                     f"rate {i} must be on {self._state.device}, where it is decided, got {α.device}"
+                )
+            j = first.setdefault(id(α), i)
+            if self._floor_of[i] != self._floor_of[j]:
+                raise ValueError(
+                    f"rates {j} and {i} must be two tensors to have two floors, got one for "
+                    f"{self._floor_of[j]!r} and {self._floor_of[i]!r}"
                 )
 
 

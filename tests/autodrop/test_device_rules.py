@@ -386,6 +386,22 @@ def test_a_grown_threshold_is_not_forgotten():
     assert record == (None, None, False, (1.0, 2.0), (1.0, 2.0))
 
 
+def test_groups_that_share_a_rate_lower_it_once():
+    """Torch gives the groups that take its default one tensor."""
+    device = DeviceRule(rules.nqm2024(0.5, (0.1, 0.1), length=1), 2, "cpu")
+    shared = torch.tensor(1.0, dtype=F64)
+    for _ in range(4):
+        device.observe(torch.tensor([1.0, 1.0, 0.5], dtype=F64))
+    record = DeviceRecord.unpack(device.act([shared, shared]).tolist())
+    assert record[2:] == (True, (1.0, 1.0), (0.5, 0.5))
+    assert shared.item() == 0.5
+    device = DeviceRule(Rule(1, policy=DropPolicy(min_lr=(0.1, 0.2, 0.1))), 3, "cpu")
+    other = torch.tensor(1.0)
+    device.act([shared, other, shared])
+    with pytest.raises(ValueError, match=r"rates 0 and 1 must be two .* one for 0.1 and 0.2"):
+        device.act([shared, shared, other])
+
+
 def test_a_checkpoint_between_observation_and_action_keeps_the_angle():
     """As for snapshots, which are observed one update before the rule acts."""
     rule = rules.arxiv2021(5, wait=1)
