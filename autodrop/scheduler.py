@@ -479,7 +479,7 @@ class AutoDrop(LRScheduler):
     def _start(self) -> None:
         """x_0 is now."""
         groups = self.optimizer.param_groups
-        self.rule.policy.floors(len(groups))
+        self._require_own_rates()
         check_momentum(self.optimizer, self.momentum)
         self._tracker = AngularVelocity(
             self._tracked(), self.rule.window, self.rule.observation, **self._tracking
@@ -490,6 +490,22 @@ class AutoDrop(LRScheduler):
         self.group_angular_velocities = [[] for _ in groups] if self.per_group else []
         self.group_angle_steps = [[] for _ in groups] if self.per_group else []
         self._follow()
+
+    def _require_own_rates(self) -> None:
+        """Groups that drop apart must not share a tensor, as an optimizer's default lr is."""
+        groups = self.optimizer.param_groups
+        floors = self.rule.policy.floors(len(groups))
+        seen: dict[int, int] = {}
+        for number, group in enumerate(groups):
+            first = seen.setdefault(id(group["lr"]), number)
+            if first == number or not isinstance(group["lr"], torch.Tensor):
+                continue
+            if self.per_group or floors[first] != floors[number]:
+                raise ValueError(
+                    f"parameter groups {first} and {number} must have rates of their own where "
+                    "each has its angle or its floor, got one tensor for both: pass "
+                    '{"params": …, "lr": lr.clone()}'
+                )
 
     def _follow(self) -> None:
         """What goes with the tracker: an average, or decisions on its device."""
@@ -666,7 +682,7 @@ class AutoDrop(LRScheduler):
         )
         self._size = size
         groups = self.optimizer.param_groups
-        self.rule.policy.floors(len(groups))
+        self._require_own_rates()
         for group in groups[len(self.base_lrs) :]:
             self.base_lrs.append(_copied([group.setdefault("initial_lr", group["lr"])])[0])
         if self._device is not None:

@@ -402,6 +402,19 @@ def test_a_tensor_rate_is_filled_in_place():
     assert last == held
 
 
+@pytest.mark.parametrize("options", [{"per_group": True}, {"min_lr": [0.1, 0.2]}], ids=str)
+def test_groups_that_drop_apart_have_rates_of_their_own(options):
+    """An optimizer hands its default rate, one tensor, to every group."""
+    groups = [{"params": [torch.nn.Parameter(torch.ones(2))]} for _ in range(2)]
+    optimizer = torch.optim.SGD(groups, lr=torch.tensor(1.0), momentum=0.9)
+    with pytest.raises(ValueError, match="groups 0 and 1 must have rates of their own"):
+        AutoDrop(optimizer, **options)
+    AutoDrop(optimizer, min_lr=0.1)
+    for group in optimizer.param_groups:
+        group["lr"] = group["lr"].clone()
+    AutoDrop(optimizer, **options)
+
+
 @pytest.mark.parametrize("order", ["warm-up first", "AutoDrop first"])
 def test_it_chains_with_a_warm_up(order):
     walk = Walk(lr=1.0)
