@@ -175,25 +175,23 @@ def _times(result: Result) -> Table:
 
 
 def _counts(result: Result) -> Table:
-    """Memory and traffic are in copies of the parameters."""
-    table = Table(box=SIMPLE_HEAD)
+    on_cuda = result.device_kind == "cuda"
+    table = Table(box=SIMPLE_HEAD, caption="kept, in the call, moved: copies of the parameters")
     table.add_column("one call")
-    for name in (
-        "operations", "read-backs", "waits", "copies kept", "more in the call", "moved",
-        "of memory speed", "page faults",
-    ):  # fmt: skip
+    seen = "waits" if on_cuda else "page faults"
+    for name in ("operations", "read-backs", seen, "kept", "in the call", "moved", "speed"):
         table.add_column(name, justify="right")
     for row in result.rows:
+        noticed = row.waits if on_cuda else row.faults
         table.add_row(
             row.label,
             str(row.operations),
             str(row.read_backs),
-            "" if row.waits is None else str(row.waits),
+            "" if noticed is None else f"{noticed:.0f}",
             "" if row.held is None else f"{row.held:.2f}",
             f"{row.peak:.2f}",
             f"{row.moved:.2f}",
             "" if row.bandwidth is None else f"{row.bandwidth:.0%}",
-            "" if row.faults is None else f"{row.faults:.0f}",
         )
     return table
 

@@ -297,19 +297,22 @@ def test_waits_for_cuda_are_the_warnings_of_torch(monkeypatch: pytest.MonkeyPatc
     assert modes == ["warn", 1] * 2
 
 
-def test_on_cuda_a_block_is_a_window_between_two_waits(gpu: list[Any]) -> None:
+def test_on_cuda_a_block_is_a_window_between_two_waits(
+    gpu: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def make(optimizer: Any, window: int, loss: Any) -> Callable[[], object]:
         assert window == 5
         return lambda: gpu.append("iteration")
 
     model = torch.nn.Linear(1, 1)
     setup: Any = SimpleNamespace(device="cuda", window=5, windows=2, clock="wall")
+    monkeypatch.setitem(CLOCKS, "wall", lambda: float(gpu.count("iteration")))
     times = loops.run_loops(
         setup, model, lambda: model(torch.ones(1)).sum(), [Loop("a", "a", make)]
     )
     assert gpu == (["synchronize"] + ["iteration"] * 5 + ["synchronize"]) * 3
     assert times["a"].ordinary == ()
-    assert len(times["a"].ends) == 2
+    assert times["a"].ends == (1.0, 1.0)  # per iteration
     assert times["a"].share == 1
 
 
