@@ -4,8 +4,13 @@ nightly (random, 5000 examples for each property). Tests marked `gpu` are skippe
 import os
 
 import pytest
-import torch
 from hypothesis import settings
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # One worker a core: more threads would wait for each other. Before torch is imported.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
 
 settings.register_profile("dev", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
