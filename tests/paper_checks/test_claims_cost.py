@@ -142,19 +142,18 @@ def _with_an_operation(right: Any) -> Any:
 
 
 def _with_a_clone(right: Any) -> Any:
-    def update(self: AngularVelocity) -> float | None:
+    def advance(self: AngularVelocity, skipped: torch.Tensor | None = None) -> bool:
         for p in self.params:
             p.clone()
-        return right(self)
+        return right(self, skipped)
 
-    return update
+    return advance
 
 
 def _with_a_copy(right: Any) -> Any:
     def init(self: AngularVelocity, params: Any, *args: Any, **options: Any) -> None:
-        kept = list(params)
-        right(self, kept, *args, **options)
-        self.more = [p.detach().clone() for p in kept]  # type: ignore[attr-defined]
+        right(self, params, *args, **options)
+        self.more = [p.detach().clone() for p in self.params]  # type: ignore[attr-defined]
 
     return init
 
@@ -203,7 +202,7 @@ PLANTS = {
         "an ordinary step, plain sums",
     ),
     "a temporary copy in every step": Plant(
-        cost.computationally_cheap, AngularVelocity, "update", _with_a_clone, "bytes moved"
+        cost.computationally_cheap, AngularVelocity, "advance", _with_a_clone, "bytes moved"
     ),
     "one copy more is kept": Plant(
         cost.computationally_cheap, AngularVelocity, "__init__", _with_a_copy, "scratch beyond"
