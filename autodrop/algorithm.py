@@ -9,7 +9,7 @@ take `autodrop.AutoDrop`; both follow the same `Rule`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,9 @@ import torch
 from numpy.typing import ArrayLike
 
 from autodrop.angle import angle_between
+from autodrop.array_motion import ArrayMotion
 from autodrop.checks import check_integer
+from autodrop.motion import Motion
 from autodrop.policy import DropEvent
 from autodrop.rules import Decision, Rule
 from autodrop.warning import warn
@@ -62,7 +64,7 @@ def run(
     start: x_0, a floating-point numpy array or torch tensor of shape (n,) or (B, n).
     learning_rate: the first rate, > 0; one for all or one for each trajectory.
     iterations: T ≥ 0.
-    rule: acts on each trajectory by itself; its detector sees radians.
+    rule: acts on each trajectory by itself; its detector sees radians, or motion.
     assign: `assign(x)` replaces the current iterate by x and leaves all other state alone; needed,
         and only used, when `rule.policy.average`.
 
@@ -87,6 +89,7 @@ def run(
     total = x if rule.observation == "mean" else None
     average = x * 0.0 if rule.policy.average else None
     states = [rule.init()] * B
+    motion = ArrayMotion(x) if rule.sees_motion else None
     ω = np.full(B, math.nan)
     passed = _passed(start, rates)
     history = np.empty((iterations, B))
@@ -97,15 +100,20 @@ def run(
         history[t - 1] = rates
         x = _float64("the iterate that update returned", update(t - 1, passed), like=start)
         x = x.reshape(B, -1)
+        if motion is not None:
+            motion.note(x)
 
         if rule.observes(t):
             # Alg. 1, "if t mod k = 0": window i is x_{ik} … x_{(i+1)k−1}; x_t opens the next.
             ω = observer.close(x if total is None else total, t)
             angles.append(ω)
-            states = [
-                rule.observe(state, None if math.isnan(angle) else float(angle))
-                for state, angle in zip(states, ω, strict=True)
-            ]
+            seen: Sequence[float | Motion | None]
+            if motion is None:
+                seen = [None if math.isnan(angle) else float(angle) for angle in ω]
+            else:
+                plans = [rule.plan(state) for state in states]
+                seen = motion.close(x, rule.window, observer.squares() / rule.window**2, plans)
+            states = [rule.observe(state, each) for state, each in zip(states, seen, strict=True)]
             total = None if total is None else x
         elif total is not None:
             total = total + x
@@ -150,6 +158,11 @@ class _Windows:
         self.step = like
         self.known = np.zeros(like.shape[0], dtype=np.int64)
         self.warned = np.zeros(like.shape[0], dtype=bool)
+
+    def squares(self) -> np.ndarray:
+        """‖step‖² of the last window: 0 where it is the first, nan where it was lost."""
+        found = _host((self.step * self.step).sum(-1)).astype(np.float64)
+        return np.where(self.known == 2, found, np.where(self.known == 1, 0.0, math.nan))
 
     def close(self, y: Any, t: int) -> np.ndarray:
         """The angle of each trajectory (radians), nan where there is none."""

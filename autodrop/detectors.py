@@ -1,5 +1,7 @@
 """When has the angular velocity saturated? Three answers, as pure functions of a stream of angles.
 
+A fourth, `VarianceRatio`, asks whether the iterates have settled, of more than angles.
+
 A detector is a frozen dataclass with
 
     state = detector.init()
@@ -17,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from autodrop.checks import check_integer, check_number
+from autodrop.variance_ratio import VarianceRatio, VarianceRatioState
 
 __all__ = [
     "Detector",
@@ -28,6 +31,8 @@ __all__ = [
     "Test",
     "ThresholdSaturation",
     "ThresholdState",
+    "VarianceRatio",
+    "VarianceRatioState",
 ]
 
 Smoothing = Literal["time", "value"]
@@ -40,6 +45,9 @@ class Detector(Protocol):
     A state should be a dataclass, or a plain value, made of numbers, strings and tuples: then
     checkpoints stay loadable with `torch.load(weights_only=True)`. For a threshold that grows at
     every drop (`DropPolicy.max_threshold`) the detector must be a dataclass with a `threshold`.
+
+    For one that sees more than angles see `autodrop.motion.MotionDetector`. A `factor` that a
+    detector has, as `VarianceRatio` does, is `AutoDrop`'s default.
     """
 
     def init(self) -> Any:

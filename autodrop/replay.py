@@ -24,7 +24,7 @@ def replay(
     have changed what came after it. Up to the first difference the answer is exact.
 
     angles: degrees, in order, such as `AutoDrop.angular_velocities`.
-    rule: its window must be that of the recording.
+    rule: its window must be that of the recording, and its detector one of angles.
     learning_rate: the first rate, > 0.
     steps: the number of updates with which the window of each angle ended, such as
         `AutoDrop.angle_steps`, increasing. Default: that of the third window and of each after it,
@@ -34,11 +34,14 @@ def replay(
     is not in the answer. step is observed: replay knows no lag. Parameters that were added in the
     run made its detector forget: replay what came after them by itself.
 
-    Raises TypeError for a learning_rate that is no number; ValueError for one that is not finite
-    and > 0, for angles outside [0, 180], for a rule with several floors, and for steps that do not
-    end windows of the rule from the third on, do not increase or are not as many as the angles.
+    Raises TypeError for a learning_rate that is no number and for a detector of motion; ValueError
+    for a rate that is not finite and > 0, for angles outside [0, 180], for a rule with several
+    floors, and for steps that do not end windows of the rule from the third on, do not increase or
+    are not as many as the angles.
     """
     check_number("learning_rate", learning_rate, "finite and > 0", lambda α: 0.0 < α < math.inf)
+    if rule.sees_motion:
+        raise TypeError(f"detector must be one that sees angles, got {rule.detector!r}")
     rule.policy.floors(1)  # an error now rather than at the first drop
     k = rule.window
     first = 3 * k if rule.observation == "mean" else 2 * k + 1

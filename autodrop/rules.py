@@ -4,7 +4,7 @@ One frozen description serves the array loop (`autodrop.algorithm.run`) and the 
 (`autodrop.AutoDrop`). Its two moves are pure:
 
     state = rule.init()
-    state = rule.observe(state, angle)     # where rule.observes(t): a window ended, radians or None
+    state = rule.observe(state, seen)      # where rule.observes(t): a window ended, see `observe`
     state, decision = rule.act(state)      # where rule.acts(t)
 
 with t the number of updates done. They are two because the arXiv rule decides after the first
@@ -25,7 +25,9 @@ from autodrop.detectors import (
     Test,
     ThresholdSaturation,
 )
+from autodrop.motion import NOTHING, Motion, MotionDetector, Plan
 from autodrop.policy import DropPolicy
+from autodrop.variance_ratio import VarianceRatio
 
 __all__ = [
     "Decision",
@@ -36,6 +38,7 @@ __all__ = [
     "check_window",
     "nqm2024",
     "uai2024",
+    "variance_ratio",
 ]
 
 Observation = Literal["mean", "snapshot"]
@@ -63,7 +66,8 @@ class Rule:
     """A window, a detector, a drop policy, and what stands for a window.
 
     window: k, updates per window (for "snapshot": per epoch).
-    detector: an instance of one of `autodrop.detectors`, or of your own, which sees radians.
+    detector: an instance of one of `autodrop.detectors`, or of your own, which sees radians, or
+        with `observes = "motion"` the `autodrop.motion.Motion` of windows that are means.
     policy: what a drop does, and how long after saturation.
     observation: "mean", the mean of x_t over t = ik … (i+1)k−1, x_0 the start (Definition 3.3 of
         the UAI paper, p. 3606); the window is closed and the rule acts after update (i+1)k.
@@ -79,7 +83,7 @@ class Rule:
     """
 
     window: int = 64
-    detector: Detector = field(default_factory=GaussianSaturation)
+    detector: Detector | MotionDetector = field(default_factory=GaussianSaturation)
     policy: DropPolicy = field(default_factory=DropPolicy)
     observation: Observation = "mean"
 
@@ -98,6 +102,11 @@ class Rule:
             raise TypeError(
                 f"detector must have init() and update(state, angle), got {self.detector!r}"
             )
+        if self.sees_motion and self.observation != "mean":
+            raise ValueError(
+                f"a detector of motion needs observation = 'mean', got {self.observation!r} for "
+                f"{self.detector!r}"
+            )
         if self.policy.average and self.observation != "snapshot":
             raise ValueError(
                 "average needs observation = 'snapshot': replacing the parameters breaks a window "
@@ -114,6 +123,19 @@ class Rule:
                     f"threshold must be <= max_threshold, got {self.detector.threshold!r} > "
                     f"{self.policy.max_threshold!r}"
                 )
+
+    @property
+    def sees_motion(self) -> bool:
+        """Whether the detector takes a `Motion`, not an angle."""
+        return getattr(self.detector, "observes", "angle") == "motion"
+
+    def plan(self, state: RuleState) -> Plan:
+        """What a detector of motion wants measured at the end of the next window."""
+        if not self.sees_motion:
+            return NOTHING
+        detector: Any = self.detector
+        plan: Plan = detector.plan(state.memory, self.window)
+        return plan
 
     def observes(self, t: int) -> bool:
         """Whether a window ends with update t ≥ 1."""
@@ -133,15 +155,17 @@ class Rule:
         threshold = getattr(self.detector, "threshold", None) if grows else None
         return RuleState(self.detector.init(), threshold)
 
-    def observe(self, state: RuleState, angle: float | None) -> RuleState:
-        """One more window: its angle in radians, or None where it has none.
+    def observe(self, state: RuleState, seen: float | Motion | None) -> RuleState:
+        """One more window: its angle in radians or its `Motion`, as the detector takes it; or None.
 
-        The detector sees every angle, waiting or not; a window without an angle counts for the
-        waiting time only. Raises what the detector raises: ValueError outside [0, π].
+        None is for a window that has none. It counts for the waiting time only; a detector of
+        motion is told, and starts afresh. A detector sees every window, waiting or not. Raises what
+        it raises: ValueError for an angle outside [0, π].
         """
         memory, saturated = state.memory, False
-        if angle is not None:
-            memory, saturated = self._detector(state).update(memory, angle)
+        if seen is not None or self.sees_motion:
+            detector: Any = self._detector(state)
+            memory, saturated = detector.update(memory, seen)
         waited = state.waited + 1 if state.waited or saturated else 0
         return RuleState(memory, state.threshold, waited)
 
@@ -154,15 +178,21 @@ class Rule:
         threshold = None if state.threshold is None else self.policy.grown(state.threshold)
         return RuleState(state.memory, threshold, 0), decision
 
-    def advance(self, state: RuleState, angle: float | None) -> tuple[RuleState, Decision]:
-        """`observe`, then `act`: the rule as a function of a sequence of angles."""
-        return self.act(self.observe(state, angle))
+    def advance(self, state: RuleState, seen: float | Motion | None) -> tuple[RuleState, Decision]:
+        """`observe`, then `act`: the rule as a function of a sequence of windows."""
+        return self.act(self.observe(state, seen))
 
     def forget(self, state: RuleState) -> RuleState:
-        """The state before any angle, but for a threshold that has grown."""
-        return replace(self.init(), threshold=state.threshold)
+        """The state before any window, but for a threshold that has grown, or a count of stages."""
+        fresh = replace(self.init(), threshold=state.threshold)
+        return replace(fresh, memory=self.restart(state).memory) if self.sees_motion else fresh
 
-    def _detector(self, state: RuleState) -> Detector:
+    def restart(self, state: RuleState) -> RuleState:
+        """For a detector of motion: the state from which to measure anew, in the same stage."""
+        detector: Any = self.detector
+        return replace(state, memory=detector.restart(state.memory))
+
+    def _detector(self, state: RuleState) -> Detector | MotionDetector:
         detector: Any = self.detector
         return detector if state.threshold is None else replace(detector, threshold=state.threshold)
 
@@ -223,6 +253,22 @@ def nqm2024(
     """
     detector = MovingAverageSaturation(threshold, length, test)
     return Rule(1, detector, DropPolicy(factor, min_lr))
+
+
+def variance_ratio(
+    window: int = 64,
+    factor: float = VarianceRatio.factor,
+    min_lr: float | Sequence[float] = 0.0,
+    *,
+    level: float = 0.02,
+    per_stage: bool = False,
+) -> Rule:
+    """Drop to a quarter once the iterates get no further: a multi-scale test, not of the paper.
+
+    window: k updates; it says how often a test may be made. factor, min_lr: see `DropPolicy`.
+    level, per_stage: see `VarianceRatio`. Raises TypeError or ValueError as those two do.
+    """
+    return Rule(window, VarianceRatio(level, per_stage=per_stage), DropPolicy(factor, min_lr))
 
 
 def check_window(window: int, observation: Observation) -> None:

@@ -16,6 +16,7 @@ from autodrop.counting import Count, make_counter
 from autodrop.detectors import Detector, GaussianSaturation, Smoothing, Test
 from autodrop.device_decision import DeviceDecision
 from autodrop.momentum import Momentum, change_momentum, check_momentum
+from autodrop.motion import MotionDetector
 from autodrop.policy import DropEvent, DropPolicy
 from autodrop.rules import Observation, Rule, RuleState, arxiv2021, uai2024
 from autodrop.tracker import Accumulation, AngularVelocity
@@ -66,8 +67,11 @@ class AutoDrop(LRScheduler):
     optimizer: any torch optimizer; the parameters of all its groups are tracked as one vector.
     window: k, updates per window, or per epoch with observation = "snapshot".
     factor, min_lr, wait, max_threshold, average: see `DropPolicy`; min_lr is one floor or a
-        sequence with one for each parameter group.
+        sequence with one for each parameter group. factor is by default the detector's own, or
+        0.95 if it has none.
     detector: an instance, see `autodrop.detectors`; default `GaussianSaturation()`.
+        `VarianceRatio()` asks for no angle but whether the parameters still get anywhere, on all
+        time scales; not with per_group, snapshots or decide = "device".
     observation: see `Rule`.
     accumulation, direction, lag, stride, fraction, seed, offload, process_group: see
         `AngularVelocity`. With a lag the rates drop that many updates later, and nothing waits for
@@ -137,9 +141,9 @@ class AutoDrop(LRScheduler):
         self,
         optimizer: Optimizer,
         window: int = 64,
-        factor: float = 0.95,
+        factor: float | None = None,
         min_lr: float | Sequence[float] = 0.0,
-        detector: Detector | None = None,
+        detector: Detector | MotionDetector | None = None,
         *,
         wait: int = 0,
         max_threshold: float | None = None,
@@ -163,8 +167,9 @@ class AutoDrop(LRScheduler):
         decide: Literal["host", "device"] = "host",
         last_epoch: int = -1,
     ) -> None:
-        policy = DropPolicy(factor, min_lr, wait, max_threshold, average)
         detector = GaussianSaturation() if detector is None else detector
+        factor = getattr(detector, "factor", 0.95) if factor is None else factor
+        policy = DropPolicy(factor, min_lr, wait, max_threshold, average)
         self.rule = Rule(window, detector, policy, observation)
         self.angular_velocities: list[float] = []
         """Every angle so far, in degrees."""
@@ -182,6 +187,8 @@ class AutoDrop(LRScheduler):
             raise ValueError(f"average needs lag = 0, got {lag}")
         if average and per_group:
             raise ValueError("average needs per_group = False: it replaces all parameters at once")
+        if per_group and self.rule.sees_motion:
+            raise ValueError(f"per_group needs a detector of angles, got {detector!r}")
         for name, given in (("track", track), ("update_bn", update_bn), ("on_drop", on_drop)):
             if given is not None and not callable(given):
                 raise TypeError(f"{name} must be callable or None, got {given!r}")
@@ -429,6 +436,7 @@ class AutoDrop(LRScheduler):
             )
             for _, state in sorted(state_dict["rules"].items(), key=lambda item: int(item[0]))
         ]
+        self._plan()
         if self._device is not None:
             # A light state knows no window, nor does that of a dry run.
             known = [] if light else state_dict["known"]
@@ -482,11 +490,16 @@ class AutoDrop(LRScheduler):
         self._require_own_rates()
         check_momentum(self.optimizer, self.momentum)
         self._tracker = AngularVelocity(
-            self._tracked(), self.rule.window, self.rule.observation, **self._tracking
+            self._tracked(),
+            self.rule.window,
+            self.rule.observation,
+            motion=self.rule.sees_motion,
+            **self._tracking,
         )
         self._size = sum(len(group["params"]) for group in groups)
         self._watched = []
         self._states = [self.rule.init() for _ in self._tracker.group_angles]
+        self._plan()
         self.group_angular_velocities = [[] for _ in groups] if self.per_group else []
         self.group_angle_steps = [[] for _ in groups] if self.per_group else []
         self._follow()
@@ -534,15 +547,31 @@ class AutoDrop(LRScheduler):
                 if read:
                     self._report(t)
                 return
-            angles = tracker.group_angles if read else (None,) * len(self._states)
-            self._states = [
-                rule.observe(state, self._usable(number, angle, error, state))
-                for number, (state, angle, error) in enumerate(
-                    zip(self._states, angles, tracker.group_errors, strict=True)
-                )
-            ]
+            if rule.sees_motion:
+                motion = tracker.motion if read else None
+                self._states = [rule.observe(state, motion) for state in self._states]
+                self._plan()
+            else:
+                angles = tracker.group_angles if read else (None,) * len(self._states)
+                self._states = [
+                    rule.observe(state, self._usable(number, angle, error, state))
+                    for number, (state, angle, error) in enumerate(
+                        zip(self._states, angles, tracker.group_errors, strict=True)
+                    )
+                ]
         if rule.acts(t):
             self._act()
+
+    def _plan(self) -> None:
+        """Tell the tracker what a detector of motion wants next, who may have to start afresh."""
+        if not self.rule.sees_motion:
+            return
+        (state,) = self._states
+        plan = self.rule.plan(state)
+        if not (plan.restart or self._tracker.remembers):
+            self._states = [self.rule.restart(state)]
+            plan = self.rule.plan(self._states[0])
+        self._tracker.plan(plan)
 
     def _record(self, t: int, read: bool) -> None:
         tracker = self._tracker
@@ -691,6 +720,7 @@ class AutoDrop(LRScheduler):
         states = [self.rule.forget(state) for state in self._states]
         added = len(self._tracker.group_angles) - len(states)
         self._states = states + [self.rule.init() for _ in range(added)]
+        self._plan()
         if self.per_group:
             self.group_angular_velocities += [[] for _ in range(added)]
             self.group_angle_steps += [[] for _ in range(added)]

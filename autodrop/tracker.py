@@ -10,8 +10,10 @@ import torch
 
 from autodrop.accumulation import AnchoredSums, PlainSums, Sums
 from autodrop.checks import check_integer, check_number
+from autodrop.displacements import ENTRIES, SAMPLE, Displacements
 from autodrop.distributed import Ranks, is_sharded
 from autodrop.memory import AngleMemory
+from autodrop.motion import Motion, Plan
 from autodrop.parameters import Params, parameter_groups
 from autodrop.products import WIDTH
 from autodrop.readout import Readout
@@ -65,6 +67,7 @@ class AngularVelocity:
         than 2³¹ elements).
     offload: keep what is needed at the ends of windows only in the host's memory: on the device
         remain 1 copy with plain sums, 2 with anchored ones.
+    motion: measure `motion` too, by copies of at most some 2¹⁸ coordinates, drawn like a fraction.
     process_group: the ranks of torch.distributed that hold these parameters, as replicas or as
         DTensors, each element counted once: "auto", all ranks where it is initialised; None, this
         rank alone; or a group. Making and restarting a tracker are collective operations then, and
@@ -92,8 +95,11 @@ class AngularVelocity:
         fraction: float = 1.0,
         seed: int = 0,
         offload: bool = False,
+        motion: bool = False,
         process_group: ProcessGroup | Literal["auto"] | None = "auto",
     ) -> None:
+        if motion and observation != "mean":
+            raise ValueError(f"motion needs observation = 'mean', got {observation!r}")
         if observation not in ("mean", "snapshot"):
             raise ValueError(f"observation must be 'mean' or 'snapshot', got {observation!r}")
         check_window(window, observation)
@@ -125,6 +131,10 @@ class AngularVelocity:
         self.seed = seed
         self.offload = offload
         self.process_group = process_group
+        self.motion: Motion | None = None
+        """What the last window that was read showed, if it is measured and no lost window."""
+        self._measures = motion
+        self._counted: tuple[int, ...] = ()
         self.updates = 0
         self.on_close: Callable[[torch.Tensor], torch.Tensor] | None = None
         """Called at a window's end with the products of each group, a matrix on the device; the
@@ -172,6 +182,16 @@ class AngularVelocity:
         """The standard error of each of them."""
         return tuple(memory.error for memory in self._each)
 
+    @property
+    def remembers(self) -> bool:
+        """Whether the copies that plans refer to are there: not after a restart or light state."""
+        return self._displacements is not None and self._displacements.ready
+
+    def plan(self, plan: Plan) -> None:
+        """What to measure and to keep for `motion` at the next window's end."""
+        if self._displacements is not None:
+            self._displacements.plan = plan
+
     @torch.no_grad()
     def update(self) -> float | None:
         """Take note of one update of the parameters; ω_i in radians, [0, π], if one is read now.
@@ -188,15 +208,17 @@ class AngularVelocity:
         skipped: where only a device knows whether there was an update, a tensor of one element
         there, 0 for an update and 1 for none. Then `updates` counts what may have been one, and is
         put right where it matters: at what may be a window's end or the time to read, which waits
-        for the device; with strides and snapshots at every step.
+        for the device; with strides, snapshots and motion at every step.
         """
         self.updates += 1
         if skipped is not None:
             skipped = skipped.double()
             self._skipped = skipped if self._skipped is None else self._skipped + skipped
-            exact = self.observation == "snapshot" or self.stride > 1
+            exact = self.observation == "snapshot" or self.stride > 1 or self._measures
             if exact and self._settle():
                 return False
+        if self._displacements is not None:
+            self._displacements.note()
         missed = 0
         if 0 in (self.updates % self.window, (self.updates - self.lag) % self.window):
             missed = self._settle()
@@ -236,7 +258,10 @@ class AngularVelocity:
         else:
             for sums in self._sums:
                 sums.reset()
+            if self._displacements is not None:
+                self._displacements.forget()
         self._settle()
+        self.motion = None
         self._readout = None
         # What is left of the current window is no whole window.
         self._partial = self.observation == "mean"
@@ -263,6 +288,7 @@ class AngularVelocity:
             "partial": self._partial,
             "pending": [] if self._readout is None else self._readout.read(),
             "due": self._due,
+            "motion": self._motion_state(),
         }
         if not (light or self._shards_are_sampled()):
             state["copies"] = {
@@ -307,7 +333,10 @@ class AngularVelocity:
             )
         copies = state_dict.get("copies")
         if copies is not None:
-            for name, tensors in self._copies().items():
+            expected = self._copies()
+            if any(name not in copies for name in self._displaced()):
+                expected = {n: t for n, t in expected.items() if n not in self._displaced()}
+            for name, tensors in expected.items():
                 kept = copies.get(name, {})
                 if any(key not in kept or kept[key].dtype != t.dtype for key, t in tensors.items()):
                     raise ValueError(
@@ -340,9 +369,15 @@ class AngularVelocity:
         self._partial = state_dict["partial"]
         self._readout = Readout.known(state_dict["pending"]) if state_dict["pending"] else None
         self._due = state_dict["due"]
-        for name, tensors in self._copies().items():
+        for name, tensors in expected.items():
             for key, t in tensors.items():
                 t.copy_(copies[name][key])
+        if self._displacements is not None:
+            self._displacements.forget()
+            state = state_dict.get("motion") or {}
+            if state and all(name in copies for name in self._displaced()):
+                self._counted = tuple(state["counted"])
+                self._displacements.load(state)
 
     def differences(self, state_dict: dict[str, Any]) -> list[str]:
         """One text for each argument that must be that of the saved state, and is not."""
@@ -378,7 +413,26 @@ class AngularVelocity:
             }
             for sums in self._sums
             for name in sums.copies
+        } | self._displaced()
+
+    def _displaced(self) -> dict[str, dict[str, torch.Tensor]]:
+        """Those of the displacements, unless ranks sample different coordinates."""
+        measured = self._displacements
+        if measured is None or any(s.sharded and s.sampled for s in measured.sources):
+            return {}
+        return {
+            f"Displacements.{name}": {
+                source.key: source.shaped(vector)
+                for source, vector in zip(measured.sources, vectors, strict=True)
+            }
+            for name, vectors in measured.copies()
         }
+
+    def _motion_state(self) -> dict[str, Any]:
+        if not self.remembers or not self._displaced():
+            return {}
+        assert self._displacements is not None
+        return {**self._displacements.state(), "counted": list(self._counted)}
 
     def _shards_are_sampled(self) -> bool:
         """Ranks sample different coordinates, of which no checkpoint can make one tensor."""
@@ -391,19 +445,7 @@ class AngularVelocity:
     def _allocate(self, params: Params) -> None:
         self._groups = parameter_groups(params)
         self._ranks = Ranks(self.named_params, self.process_group)
-        sources = [
-            Source(
-                key,
-                p,
-                group=number,
-                owned=self._ranks.owned[key],
-                fraction=self.fraction,
-                # By name, so that groups and orders may change between save and load.
-                seed=(self.seed, self._ranks.rank * is_sharded(p), *key.encode()),
-            )
-            for number, group in enumerate(self._groups)
-            for key, p in group.items()
-        ]
+        sources = self._sources(self.fraction)
         plain: list[Source] = []
         anchored: list[Source] = []
         for source in sources:
@@ -422,10 +464,30 @@ class AngularVelocity:
         self._each: Sequence[AngleMemory] = (
             (self._all,) if len(self._groups) == 1 else tuple(AngleMemory() for _ in self._groups)
         )
+        self._displacements: Displacements | None = None
+        if self._measures:
+            whole = sum(p.numel() for p in self.params)
+            sample = self._sources(min(1.0, SAMPLE / whole))
+            self._displacements = Displacements(sample, self._device)
         # Whether the current window lacks its first iterates.
         self._partial = False
         self._readout = None
         self._due = 0
+
+    def _sources(self, fraction: float) -> list[Source]:
+        return [
+            Source(
+                key,
+                p,
+                group=number,
+                owned=self._ranks.owned[key],
+                fraction=fraction,
+                # By name, so that groups and orders may change between save and load.
+                seed=(self.seed, self._ranks.rank * is_sharded(p), *key.encode()),
+            )
+            for number, group in enumerate(self._groups)
+            for key, p in group.items()
+        ]
 
     def _add(self, skipped: torch.Tensor | None = None) -> None:
         kept = None if skipped is None else 1.0 - skipped
@@ -444,8 +506,15 @@ class AngularVelocity:
         for sums in self._sums:
             for source, numbers in sums.close(count):
                 rows[source.group].setdefault(source.device, []).append(numbers)
-        products = self._ranks.sum(torch.stack([self._total(found) for found in rows]))
-        vector = products.flatten()
+        products = torch.stack([self._total(found) for found in rows])
+        if self._displacements is None:
+            products = self._ranks.sum(products)
+            vector = products.flatten()
+        else:
+            self._counted = self._displacements.take_counts()
+            numbers = torch.cat((products.flatten(), self._displacements.close()))
+            vector = self._ranks.sum(numbers)
+            products = vector[: products.numel()].view_as(products)
         if self.on_close is not None:
             vector = torch.cat((vector, self.on_close(products)))
         self._readout = Readout(vector)
@@ -464,6 +533,8 @@ class AngularVelocity:
         self._readout = None
         end = WIDTH * len(self._groups)
         rows = [numbers[start : start + WIDTH] for start in range(0, end, WIDTH)]
+        if self._displacements is not None:
+            measured, end = numbers[end : end + ENTRIES], end + ENTRIES
         self.told = numbers[end:]
         # fsum raises for inf − inf, which is what a parameter that is not finite leaves.
         whole = [
@@ -471,9 +542,22 @@ class AngularVelocity:
             for column in zip(*rows, strict=True)
         ]
         self._note(self._all, whole, "the parameters")
+        if self._displacements is not None:
+            self.motion = self._moved(whole[0], measured)
         if len(rows) > 1:
             for number, (memory, row) in enumerate(zip(self._each, rows, strict=True)):
                 self._note(memory, row, f"the parameters of group {number}")
+
+    def _moved(self, step: float, measured: Sequence[float]) -> Motion | None:
+        if not self._all.known:
+            return None
+        return Motion(
+            self.window,
+            step if self._all.known == 2 else 0.0,
+            None if math.isnan(measured[0]) else measured[0],
+            tuple(measured[1:]),
+            self._counted,
+        )
 
     def _note(self, memory: AngleMemory, row: Sequence[float], who: str) -> None:
         what = memory.read(row)
