@@ -90,6 +90,7 @@ class Displacements:
         """All but the copies; waits for the device."""
         return {
             "age": self.age,
+            "ready": self.ready,
             "counts": list(self.counts),
             "sums": self._sums.tolist(),
             "plan": [-1 if slot is None else int(slot) for slot in self.plan],
@@ -104,7 +105,7 @@ class Displacements:
         self.plan = Plan(
             None if compare < 0 else compare, None if store < 0 else store, bool(restart)
         )
-        self.ready = True
+        self.ready = state["ready"]
 
     def _square(self, since: Sequence[torch.Tensor]) -> torch.Tensor:
         """Σ ‖x − since‖² over the vectors that count here, for all coordinates by the sample's."""

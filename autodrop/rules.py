@@ -260,7 +260,7 @@ def variance_ratio(
     factor: float = VarianceRatio.factor,
     min_lr: float | Sequence[float] = 0.0,
     *,
-    level: float = 0.02,
+    level: float = 0.05,
     per_stage: bool = False,
 ) -> Rule:
     """Drop to a quarter once the iterates get no further: a multi-scale test, not of the paper.

@@ -13,7 +13,7 @@ from autodrop.checks import check_integer, check_number
 from autodrop.displacements import ENTRIES, SAMPLE, Displacements
 from autodrop.distributed import Ranks, is_sharded
 from autodrop.memory import AngleMemory
-from autodrop.motion import Motion, Plan
+from autodrop.motion import LAGS, Motion, Plan
 from autodrop.parameters import Params, parameter_groups
 from autodrop.products import WIDTH
 from autodrop.readout import Readout
@@ -134,7 +134,7 @@ class AngularVelocity:
         self.motion: Motion | None = None
         """What the last window that was read showed, if it is measured and no lost window."""
         self._measures = motion
-        self._counted: tuple[int, ...] = ()
+        self._counted: tuple[int, ...] = (0,) * len(LAGS)
         self.updates = 0
         self.on_close: Callable[[torch.Tensor], torch.Tensor] | None = None
         """Called at a window's end with the products of each group, a matrix on the device; the
@@ -374,10 +374,10 @@ class AngularVelocity:
                 t.copy_(copies[name][key])
         if self._displacements is not None:
             self._displacements.forget()
-            state = state_dict.get("motion") or {}
-            if state and all(name in copies for name in self._displaced()):
-                self._counted = tuple(state["counted"])
-                self._displacements.load(state)
+            displaced = self._displaced()
+            if displaced and all(name in copies for name in displaced):
+                self._counted = tuple(state_dict["motion"]["counted"])
+                self._displacements.load(state_dict["motion"])
 
     def differences(self, state_dict: dict[str, Any]) -> list[str]:
         """One text for each argument that must be that of the saved state, and is not."""
@@ -429,9 +429,8 @@ class AngularVelocity:
         }
 
     def _motion_state(self) -> dict[str, Any]:
-        if not self.remembers or not self._displaced():
+        if self._displacements is None:
             return {}
-        assert self._displacements is not None
         return {**self._displacements.state(), "counted": list(self._counted)}
 
     def _shards_are_sampled(self) -> bool:

@@ -70,13 +70,15 @@ class VarianceRatio:
     The numbers are heuristic: chosen on noisy quadratics, with windows of 1, 4, 16 and 64 updates,
     without and with momentum, from a range in which they matter little (`theory.testbed`).
 
-    q is the level-quantile of the ratio under a random walk, where it is Σ λ_i χ²_i/Σ λ_i: that of
-    χ²_ν/ν, with the effective dimension ν = (Σλ)²/Σλ² from the variance ψ'(ν/2) of log ‖y_i −
-    y_{i−1}‖² (successive differences, upper 90 % confidence limit). So a stage that still moves, as
-    a random walk or with a drift, is taken for a settled one with probability at most `level` at
-    each test: exactly so for Gaussian steps with equal λ and known κ and ν; that it holds with the
-    estimates, from ν = 3 on, is what simulation shows (tests/autodrop/test_variance_ratio.py).
-    per_stage: spend `level` over all tests of a stage, level/(n(n+1)) on its n-th.
+    q stands for the level-quantile of the ratio under a random walk, a χ²_ν/ν over the largest of
+    several: that of χ²_μ/μ over 1 + √(2/νn), μ = νn/(n + 1), n the number of terms in κ. The
+    effective dimension ν = (Σλ)²/Σλ² of steps with variances λ is read from the variance ψ'(ν/2)
+    of log ‖y_i − y_{i−1}‖² (successive differences, upper 90 % confidence limit). This is heuristic
+    but tested by simulation: a stage that still moves, as a random walk or with a drift, is taken
+    for a settled one with probability at most `level` at each test, for Gaussian steps of effective
+    dimension 3 and more (measured: 0.01 – 0.025 for 0.05; tests/autodrop/test_variance_ratio.py).
+    per_stage: spend `level` over all tests of a stage, level/(n(n+1)) on its n-th: safer, and
+    slower where ν is small.
 
     level: in (0, 0.5). first, last: > 0, first ≤ last. growth: ≥ 1. shortest: ≥ 1 updates.
 
@@ -87,7 +89,7 @@ class VarianceRatio:
     Raises TypeError for what is no number, ValueError for parameters out of range.
     """
 
-    level: float = 0.02
+    level: float = 0.05
     first: float = 0.015
     growth: float = 4.0
     last: float = 0.5
@@ -143,30 +145,30 @@ class VarianceRatio:
                 return VarianceRatioState(state.stage + 1), True
         return (_stored(state) if _keeps(before.marks, state.marks) else state), False
 
-    def threshold(self, stage: int, tests: int, differences: float, pairs: int) -> float:
-        """min(c_i, q) for the test number `tests` ≥ 1 of a stage; 0 where ν is not known yet."""
-        c = min(self.last, self.first * self.growth ** min(stage, 64))
-        variance = _upper_limit(differences, pairs)
+    def threshold(self, state: VarianceRatioState, terms: int) -> float:
+        """min(c_i, q) at the last of `state.tests`, κ the mean of `terms`; 0 while ν is unknown."""
+        c = min(self.last, self.first * self.growth ** min(state.stage, 64))
+        variance = _upper_limit(state.differences, state.pairs)
         if not variance < math.inf:
             return 0.0
-        level = self.level / (tests * (tests + 1)) if self.per_stage else self.level
+        spent = state.tests * (state.tests + 1) if self.per_stage else 1
         # ψ'(x) ≈ 1/x + 1/2x², so that ψ'(ν/2) = v at about ν/2 = 1/v + 1/2
         ν = 2.0 / max(variance, 1e-12) + 1.0
-        return min(c, _chi_square_quantile(level, ν))
+        # κ is the mean of as many χ²_ν/ν, and the largest of those of all lags.
+        q = _chi_square_quantile(self.level / spent, ν * terms / (terms + 1.0))
+        return min(c, q / (1.0 + math.sqrt(2.0 / (ν * terms))))
 
     def _test(
         self, state: VarianceRatioState, displacement: float
     ) -> tuple[VarianceRatioState, bool]:
         assert state.updates is not None
         span = state.updates - state.taken[0]
-        κ, lag = _spread(state)
+        κ, lag, terms = _spread(state)
         if not κ > 0.0 or span < _SPAN * lag:
             return state, False
         state = replace(state, tests=state.tests + 1)
         ratio = displacement / span / κ
-        return state, ratio < self.threshold(
-            state.stage, state.tests, state.differences, state.pairs
-        )
+        return state, ratio < self.threshold(state, terms)
 
     def _marks(self, updates: int) -> int:
         """How many t_j = shortest·2^{j/4} are ≤ updates."""
@@ -214,16 +216,16 @@ def _stored(state: VarianceRatioState) -> VarianceRatioState:
     )
 
 
-def _spread(state: VarianceRatioState) -> tuple[float, int]:
-    """(κ, the lag that attains it) over the updates since the oldest snapshot; (0, 0) if none."""
-    best, at = 0.0, 0
+def _spread(state: VarianceRatioState) -> tuple[float, int, int]:
+    """κ since the oldest snapshot, the lag that attains it, and its number of terms; 0s if none."""
+    best, at, terms = 0.0, 0, 0
     for i, lag in enumerate(LAGS):
         count = state.counts[i] - state.counts_at[i]
         if count > 0:
             κ = (state.sums[i] - state.sums_at[i]) / count / lag
             if κ > best:
-                best, at = κ, lag
-    return best, at
+                best, at, terms = κ, lag, count
+    return best, at, terms
 
 
 def _upper_limit(differences: float, pairs: int) -> float:
