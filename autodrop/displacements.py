@@ -11,7 +11,7 @@ import torch
 from autodrop.motion import LAGS, NOTHING, SNAPSHOTS, Plan
 from autodrop.sources import Source
 
-__all__ = ["ENTRIES", "SAMPLE", "Displacements"]
+__all__ = ["Displacements", "ENTRIES", "SAMPLE"]
 
 # Coordinates in the sample, up to rounding; all of them in a smaller model.
 SAMPLE = 2**18

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
-__all__ = ["LAGS", "NOTHING", "SNAPSHOTS", "Motion", "MotionDetector", "Observes", "Plan"]
+__all__ = ["LAGS", "Motion", "MotionDetector", "NOTHING", "Observes", "Plan", "SNAPSHOTS"]
 
 LAGS = (1, 2, 4, 8, 16, 32, 64)
 SNAPSHOTS = 3
