@@ -21,7 +21,7 @@ __all__ = ["VarianceRatio", "VarianceRatioState"]
 
 # A test needs this many times the lag at which the steps spread fastest: what came before the last
 # drop, which the momentum still carries, must be forgotten.
-_SPAN = 6
+_SPAN = 4
 # Confidence with which the variance of log ‖s‖² is not larger than assumed.
 _CONFIDENCE = 0.9
 _NONE = (0,) * len(LAGS)
@@ -61,7 +61,7 @@ class VarianceRatio:
     a window from there on; u, about t/2.6, is that of the oldest of three snapshots, taken at every
     second t_j.
     Lags ℓ are 1, 2, 4, …, 64: at the one that attains it, κ is how fast the steps spread, momentum
-    included. There is no test unless t − u is 6 times that lag.
+    included. There is no test unless t − u is 4 times that lag.
 
     c_i = min(last, first·growth^i) in stage i, which says how much the risk may still fall. With
     plain SGD on a quadratic E‖x_{t+1} − x_t‖² is 4α times the excess risk at which it settles, and

@@ -43,7 +43,7 @@ def next_drop(x, k, detector, stage, start, log_steps):
         if len(kept) == 3:
             u = kept[0]
             best, lag, terms = spread(x, start, u, t)
-            if best > 0 and t - u >= 6 * lag:
+            if best > 0 and t - u >= 4 * lag:
                 tests += 1
                 ratio = ((x[t] - x[u]) ** 2).sum() / (t - u) / best
                 logs = log_steps[start // k - 1 : t // k - 1]
