@@ -1,0 +1,1 @@
+"""A test bed with a known truth for rules that drop the learning rate."""

@@ -1,0 +1,213 @@
+"""Many contenders on the same noise: batched runs of Unified Momentum with a rule in the loop.
+
+All contenders of a trajectory meet the same samples, so that their differences have little noise.
+Trajectories are advanced in blocks with generators of their own: a result depends on (seed, number
+of trajectories), not on the contenders beside it, nor on processes.
+
+Float64: a slow mode with α a x below eps·x would not move at all in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from theory import checks
+from theory.methods import UnifiedMomentum
+from theory.schedules import StepwiseSchedule
+from theory.testbed.contenders import Contender, Observation
+from theory.testbed.worlds import World
+
+__all__ = ["BLOCK", "Drops", "Run", "simulate"]
+
+Array = NDArray[np.float64]
+
+BLOCK = 25  # trajectories advanced together: what 30 contenders of them need stays in a cache
+_CHUNK = 64  # iterations whose samples are drawn at once
+
+
+class Drops(NamedTuple):
+    """Drops of all trajectories, in the order of time; each (D,).
+
+    iteration : updates done.   trajectory : which.   rate : after it.
+    """
+
+    iteration: NDArray[np.int64]
+    trajectory: NDArray[np.int64]
+    rate: Array
+
+    def of(self, trajectory: int) -> tuple[NDArray[np.int64], Array]:
+        """(iteration, rate) of one trajectory."""
+        mine = self.trajectory == trajectory
+        return self.iteration[mine], self.rate[mine]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One contender on S trajectories.
+
+    Attributes
+    ----------
+    horizons : T_1 < … < T_H.
+    risk : (S, H), f(x_T) − f*.
+    rate : (S, H), the rate after T updates.
+    drops : until the last horizon.
+    first_rate : α_0.
+    """
+
+    horizons: tuple[int, ...]
+    risk: Array
+    rate: Array
+    drops: Drops
+    first_rate: float
+
+    def schedule(self, trajectory: int) -> StepwiseSchedule:
+        """The schedule that was realised on one trajectory, up to the last horizon."""
+        at, rates = self.drops.of(trajectory)
+        T = self.horizons[-1]
+        inside = at < T
+        edges = np.concatenate([[0], at[inside], [T]])
+        return StepwiseSchedule([self.first_rate, *rates[inside].tolist()], np.diff(edges).tolist())
+
+
+def simulate(
+    world: World,
+    method: UnifiedMomentum,
+    contenders: Sequence[Contender],
+    *,
+    learning_rate: float,
+    horizons: Sequence[int],
+    trajectories: int,
+    seed: int,
+) -> tuple[Run, ...]:
+    """UAI 2024, eq. (9), with the rate of every trajectory set by its contender.
+
+    Parameters
+    ----------
+    learning_rate : α_0, of all.
+    horizons : iterations at which the risk is read, ascending; the last one ends the run.
+    trajectories : S ≥ 1, for each contender.
+    seed : of the samples.
+
+    Returns one `Run` for each contender.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of another type or out of range, or a contender returns factors that are
+        not of shape (S,) or do not lie in (0, 1].
+    OverflowError
+        If a risk is not finite.
+    """
+    checks.instance("method", method, UnifiedMomentum)
+    S = checks.positive_integer("trajectories", trajectories)
+    at = [checks.positive_integer("every horizon", T) for T in horizons]
+    if not at or at != sorted(set(at)):
+        raise ValueError(f"horizons must ascend and be at least one, got {list(horizons)}")
+    if not 0 < learning_rate < float("inf"):
+        raise ValueError(f"learning_rate must be finite and > 0, got {learning_rate}")
+    if not contenders:
+        raise ValueError("contenders must be at least one, got none")
+    blocks = [
+        _block(world, method, contenders, learning_rate, at, range(first, min(first + BLOCK, S)), seed)
+        for first in range(0, S, BLOCK)
+    ]
+    runs = []
+    for parts in zip(*blocks, strict=True):
+        risk, rate = (np.concatenate([getattr(p, name) for p in parts]) for name in ("risk", "rate"))
+        joined = [np.concatenate(column) for column in zip(*(p.drops for p in parts), strict=True)]
+        order = np.argsort(joined[0], kind="stable")
+        drops = Drops(*(column[order] for column in joined))
+        runs.append(Run(tuple(at), risk, rate, drops, float(learning_rate)))
+        if not np.isfinite(risk).all():
+            raise OverflowError(f"a risk is not finite, from the first rate {learning_rate} on")
+    return tuple(runs)
+
+
+class _Log:
+    """The drops of one contender, as they come."""
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[NDArray[np.int64], NDArray[np.int64], Array]] = []
+
+    def add(self, t: int, dropped: NDArray[np.bool_], rates: Array, first: int) -> None:
+        which = np.flatnonzero(dropped)
+        self.parts.append((np.full(len(which), t), which + first, rates[which]))
+
+    def drops(self) -> Drops:
+        if not self.parts:
+            return Drops(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+        return Drops(*(np.concatenate(column) for column in zip(*self.parts, strict=True)))
+
+
+def _checked(contender: Contender, factors: Array, S: int) -> Array:
+    factors = np.asarray(factors, dtype=np.float64)
+    if factors.shape != (S,) or not ((factors > 0) & (factors <= 1)).all():
+        raise ValueError(
+            f"{contender.name} must return None or {S} factors in (0, 1], got {factors!r}"
+        )
+    return factors
+
+
+def _block(
+    world: World,
+    method: UnifiedMomentum,
+    contenders: Sequence[Contender],
+    learning_rate: float,
+    horizons: list[int],
+    which: range,
+    seed: int,
+) -> list[Run]:
+    R, S, T = len(contenders), len(which), horizons[-1]
+    rng = np.random.default_rng([seed, which.start])
+    origin = world.minimiser
+    x = np.tile(world.start, (R, S, 1))
+    β, (P, Q) = float(method.momentum), map(float, method.gains)
+    previous, G, scratch = np.empty_like(x), np.empty_like(x), np.empty_like(x)
+    d = np.zeros_like(x) if β else None
+    rates = np.full((R, S), float(learning_rate))
+    observers = [each.start(x[r] + origin, rates[r].copy()) for r, each in enumerate(contenders)]
+    logs = [_Log() for _ in contenders]
+    risk, rate = np.empty((R, S, len(horizons))), np.empty((R, S, len(horizons)))
+    samples = world.draw(rng, min(_CHUNK, T), S)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for t in range(1, T + 1):
+            if t > 1 and (t - 1) % _CHUNK == 0:
+                samples = world.draw(rng, min(_CHUNK, T - t + 1), S)
+            sample = samples[(t - 1) % _CHUNK]
+            G = world.gradient(x, sample, G)
+            np.multiply(G, rates[:, :, None], out=scratch)
+            if d is None:
+                np.subtract(x, scratch, out=previous)
+            else:
+                # x' = x + βd − PαG, d' = βd − QαG: theory.methods.UnifiedMomentum
+                d *= β
+                np.add(x, d, out=previous)
+                if Q != P:
+                    d -= Q * scratch
+                    previous -= P * scratch
+                else:
+                    scratch *= P
+                    d -= scratch
+                    previous -= scratch
+            x, previous = previous, x
+            for r, observe in enumerate(observers):
+                factors = observe(
+                    Observation(t, rates[r], G[r], x[r], previous[r], sample, world, origin)
+                )
+                if factors is not None:
+                    factors = _checked(contenders[r], factors, S)
+                    dropped = factors < 1
+                    if dropped.any():
+                        rates[r] *= factors
+                        logs[r].add(t, dropped, rates[r], which.start)
+            if t in horizons:
+                h = horizons.index(t)
+                risk[:, :, h], rate[:, :, h] = world.risk(x), rates
+    return [
+        Run(tuple(horizons), risk[r], rate[r], logs[r].drops(), learning_rate) for r in range(R)
+    ]

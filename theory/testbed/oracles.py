@@ -1,0 +1,96 @@
+"""The oracle of an instance at each horizon: the least exact risk that rates up to α_0 can reach."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from theory import oracle
+from theory.methods import UnifiedMomentum
+from theory.testbed.open_loop import SHAPES, expected_risks
+from theory.testbed.suite import Instance
+from theory.testbed.worlds import LeastSquares
+
+__all__ = ["STAGES", "Oracle", "best_open_loop", "oracle_risks", "stage_lengths"]
+
+STAGES = 30
+
+
+def stage_lengths(steps: int, stages: int = STAGES) -> list[int]:
+    """Lengths that are short at both ends: edges at T sin²(πi/2S), rounded, doubles left out.
+
+    The best schedules change fast at the start, and in the last iterations.
+    """
+    edges = steps * np.sin(np.linspace(0, np.pi / 2, stages + 1)) ** 2
+    return np.diff(np.unique(np.round(edges).astype(int))).tolist()
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """risks : E f(x_T) at each horizon.   lower_bounds : what no schedule can beat, or None.
+
+    kind : "oracle", or "best open-loop" where only schedules by formula were searched.
+    """
+
+    risks: tuple[float, ...]
+    lower_bounds: tuple[float, ...] | None
+    kind: str
+
+
+def oracle_risks(
+    instance: Instance,
+    method: UnifiedMomentum,
+    horizons: Sequence[int],
+    *,
+    free: bool = False,
+    restarts: int = 2,
+) -> Oracle:
+    """`oracle.optimal_schedule` for every horizon, rates ≤ α_0, no floor.
+
+    free : let it also choose the lengths of its stages; otherwise they are `stage_lengths`, which
+        costs up to a few per cent of risk.  Its schedules may also rise.
+
+    Where the noise is multiplicative, `best_open_loop`.
+    """
+    problem, cap = instance.quadratic, instance.rate(method)
+    if problem is None:
+        return best_open_loop(instance, method, horizons)
+    found = []
+    for T in horizons:
+        lengths = stage_lengths(T)
+        best = oracle.optimal_schedule(
+            problem, method, T, len(lengths), cap, lengths=lengths, restarts=restarts
+        )
+        if free:
+            other = oracle.optimal_schedule(
+                problem,
+                method,
+                T,
+                len(lengths),
+                cap,
+                lengths="free",
+                starts=[best.schedule],
+                restarts=1,
+            )
+            best = min(best, other, key=lambda each: each.risk)
+        found.append(best)
+    return Oracle(
+        tuple(each.risk for each in found), tuple(each.lower_bound for each in found), "oracle"
+    )
+
+
+def best_open_loop(
+    instance: Instance, method: UnifiedMomentum, horizons: Sequence[int]
+) -> Oracle:
+    """The least exact risk over every shape and parameter of `open_loop.SHAPES`."""
+    if not isinstance(instance.world, LeastSquares) and instance.quadratic is None:
+        raise TypeError(f"the risk of {instance.name} is not known in closed form")
+    first, risks = instance.rate(method), []
+    for T in horizons:
+        rates = np.array(
+            [shape.rates(first, T, p) for shape in SHAPES for p in shape.grid], dtype=np.float64
+        )
+        risks.append(float(expected_risks(instance.world, method, rates, [T]).min()))
+    return Oracle(tuple(risks), None, "best open-loop")
