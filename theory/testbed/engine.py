@@ -79,7 +79,7 @@ def simulate(
     method: UnifiedMomentum,
     contenders: Sequence[Contender],
     *,
-    learning_rate: float,
+    learning_rate: float | Sequence[float],
     horizons: Sequence[int],
     trajectories: int,
     seed: int,
@@ -88,7 +88,7 @@ def simulate(
 
     Parameters
     ----------
-    learning_rate : α_0, of all.
+    learning_rate : α_0, one for all or one for each contender.
     horizons : iterations at which the risk is read, ascending; the last one ends the run.
     trajectories : S ≥ 1, for each contender.
     seed : of the samples.
@@ -108,23 +108,28 @@ def simulate(
     at = [checks.positive_integer("every horizon", T) for T in horizons]
     if not at or at != sorted(set(at)):
         raise ValueError(f"horizons must ascend and be at least one, got {list(horizons)}")
-    if not 0 < learning_rate < float("inf"):
-        raise ValueError(f"learning_rate must be finite and > 0, got {learning_rate}")
     if not contenders:
         raise ValueError("contenders must be at least one, got none")
+    first = np.asarray(learning_rate, dtype=np.float64)
+    if first.shape not in ((), (len(contenders),)) or not ((first > 0) & np.isfinite(first)).all():
+        raise ValueError(
+            f"learning_rate must be one or {len(contenders)} numbers, finite and > 0, "
+            f"got {learning_rate}"
+        )
+    first = np.broadcast_to(first, (len(contenders),))
     blocks = [
-        _block(world, method, contenders, learning_rate, at, range(first, min(first + BLOCK, S)), seed)
-        for first in range(0, S, BLOCK)
+        _block(world, method, contenders, first, at, range(s, min(s + BLOCK, S)), seed)
+        for s in range(0, S, BLOCK)
     ]
     runs = []
-    for parts in zip(*blocks, strict=True):
+    for α, *parts in zip(first.tolist(), *blocks, strict=True):
         risk, rate = (np.concatenate([getattr(p, name) for p in parts]) for name in ("risk", "rate"))
         joined = [np.concatenate(column) for column in zip(*(p.drops for p in parts), strict=True)]
         order = np.argsort(joined[0], kind="stable")
         drops = Drops(*(column[order] for column in joined))
-        runs.append(Run(tuple(at), risk, rate, drops, float(learning_rate)))
+        runs.append(Run(tuple(at), risk, rate, drops, α))
         if not np.isfinite(risk).all():
-            raise OverflowError(f"a risk is not finite, from the first rate {learning_rate} on")
+            raise OverflowError(f"a risk is not finite, from the first rate {α} on")
     return tuple(runs)
 
 
@@ -157,7 +162,7 @@ def _block(
     world: World,
     method: UnifiedMomentum,
     contenders: Sequence[Contender],
-    learning_rate: float,
+    first_rates: Array,
     horizons: list[int],
     which: range,
     seed: int,
@@ -169,7 +174,7 @@ def _block(
     β, (P, Q) = float(method.momentum), map(float, method.gains)
     previous, G, scratch = np.empty_like(x), np.empty_like(x), np.empty_like(x)
     d = np.zeros_like(x) if β else None
-    rates = np.full((R, S), float(learning_rate))
+    rates = np.tile(first_rates[:, None], S)
     observers = [each.start(x[r] + origin, rates[r].copy()) for r, each in enumerate(contenders)]
     logs = [_Log() for _ in contenders]
     risk, rate = np.empty((R, S, len(horizons))), np.empty((R, S, len(horizons)))
@@ -209,5 +214,5 @@ def _block(
                 h = horizons.index(t)
                 risk[:, :, h], rate[:, :, h] = world.risk(x), rates
     return [
-        Run(tuple(horizons), risk[r], rate[r], logs[r].drops(), learning_rate) for r in range(R)
+        Run(tuple(horizons), risk[r], rate[r], logs[r].drops(), first_rates[r]) for r in range(R)
     ]

@@ -101,7 +101,7 @@ SHAPES = (
 class Clock:
     """A contender that follows given rates, whatever it sees.
 
-    shares : α_t/α_0, t = 0, 1, …; never rising; the last one is kept.
+    shares : α_t in proportion, t = 0, 1, …; never rising; the last one is kept.
     """
 
     shares: Array
@@ -116,8 +116,8 @@ class Clock:
         object.__setattr__(self, "shares", shares)
 
     def start(self, weights: Array, rates: Array) -> Observe:
-        """See `Contender`.  α_0 itself cannot be changed: the first share counts from x_1 on."""
-        shares, first = self.shares, rates.copy()
+        """See `Contender`."""
+        shares, first = self.shares / self.shares[0], rates.copy()
 
         def observe(seen: Observation) -> Array | None:
             wanted = first * shares[min(seen.updates, len(shares) - 1)]

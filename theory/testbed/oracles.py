@@ -15,7 +15,7 @@ from theory.testbed.worlds import LeastSquares
 
 __all__ = ["STAGES", "Oracle", "best_open_loop", "oracle_risks", "stage_lengths"]
 
-STAGES = 30
+STAGES = 80
 
 
 def stage_lengths(steps: int, stages: int = STAGES) -> list[int]:
@@ -40,42 +40,24 @@ class Oracle:
 
 
 def oracle_risks(
-    instance: Instance,
-    method: UnifiedMomentum,
-    horizons: Sequence[int],
-    *,
-    free: bool = False,
-    restarts: int = 2,
+    instance: Instance, method: UnifiedMomentum, horizons: Sequence[int], *, stages: int = STAGES
 ) -> Oracle:
-    """`oracle.optimal_schedule` for every horizon, rates ≤ α_0, no floor.
+    """`oracle.optimal_schedule` for every horizon: rates ≤ α_0, no floor, `stage_lengths`.
 
-    free : let it also choose the lengths of its stages; otherwise they are `stage_lengths`, which
-        costs up to a few per cent of risk.  Its schedules may also rise.
-
-    Where the noise is multiplicative, `best_open_loop`.
+    Its schedules may rise.  With 80 stages it is as good as 30 stages of free lengths, at a tenth
+    of the time.  Where the noise is multiplicative, `best_open_loop`.
     """
     problem, cap = instance.quadratic, instance.rate(method)
     if problem is None:
         return best_open_loop(instance, method, horizons)
     found = []
     for T in horizons:
-        lengths = stage_lengths(T)
-        best = oracle.optimal_schedule(
-            problem, method, T, len(lengths), cap, lengths=lengths, restarts=restarts
-        )
-        if free:
-            other = oracle.optimal_schedule(
-                problem,
-                method,
-                T,
-                len(lengths),
-                cap,
-                lengths="free",
-                starts=[best.schedule],
-                restarts=1,
+        lengths = stage_lengths(T, stages)
+        found.append(
+            oracle.optimal_schedule(
+                problem, method, T, len(lengths), cap, lengths=lengths, restarts=1
             )
-            best = min(best, other, key=lambda each: each.risk)
-        found.append(best)
+        )
     return Oracle(
         tuple(each.risk for each in found), tuple(each.lower_bound for each in found), "oracle"
     )

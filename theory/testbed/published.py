@@ -33,14 +33,14 @@ def window_angles(weights: Array, window: int) -> Callable[[Observation], Array 
     S = len(weights)
     total, previous = weights.copy(), weights
     last: Array | None = None
+    pending = weights  # for k = 1: the step to the window that the next update closes
     last_square = np.zeros(S)
     closed = 0
 
     def see(seen: Observation) -> Array | None:
-        nonlocal total, previous, last, last_square, closed
+        nonlocal total, previous, pending, last, last_square, closed
         if window == 1:
-            # The first window is x_0 alone: the mean step is the step.
-            step = seen.step if closed else None
+            step, pending = pending if closed else None, seen.step
         elif seen.updates % window:
             np.add(total, seen.weights, out=total)
             return None

@@ -15,6 +15,8 @@ __all__ = ["Distance", "GradientProducts", "WeightNorm"]
 
 Array = NDArray[np.float64]
 
+_TINY = float(np.finfo(np.float64).tiny)  # a stage whose rate is too small to move at all
+
 
 def _check_factor(factor: float) -> None:
     if not 0 < factor < 1:
@@ -110,7 +112,7 @@ class Distance:
                 return None
             x = seen.weights
             moved = x[at] - origin[at]
-            now = np.log(row_dot(moved, moved))
+            now = np.log(np.maximum(row_dot(moved, moved), _TINY))
             slope = (now - before[at]) / np.log(age[at] / before_age[at])  # nan at first
             before[at], before_age[at] = now, age[at]
             exponent[at] += 1

@@ -1,0 +1,183 @@
+"""The test bed's engine against the array loop, exact moments, and itself."""
+
+import numpy as np
+import pytest
+
+from autodrop import algorithm, rules
+from tests.theory.chance import critical_z
+from theory import NoisyQuadratic, UnifiedMomentum, final_risk
+from theory.schedules import StepwiseSchedule
+from theory.testbed import engine, open_loop, published, suite, worlds
+from theory.testbed.contenders import Constant
+
+SGD = UnifiedMomentum.sgd()
+METHODS = [SGD, UnifiedMomentum.heavy_ball(0.9), UnifiedMomentum.nesterov(0.9)]
+PROBLEM = NoisyQuadratic(np.arange(1, 13) / 10, 0.02, 2.0)
+WORLD = worlds.Quadratic(PROBLEM)
+RATE = 0.1
+
+PAIRS = [
+    (published.Gaussian(k, ρ, floor), rules.uai2024(k, ρ, floor))
+    for k, ρ, floor in ((1, 0.95, 0.0), (4, 0.5, 1e-3), (16, 0.9, 0.0))
+] + [
+    (published.Gaussian(2, 0.8, threshold=1.0, buffer=4), rules.uai2024(2, 0.8, threshold=1.0, buffer=4)),
+    (published.MovingAverage(), rules.nqm2024()),
+    (published.MovingAverage(0.8, 0.0, 0.05, 5), rules.nqm2024(0.8, 0.0, threshold=0.05, length=5)),
+    (published.Snapshots(8, 0.5, 0.0, 2.0, 20.0, 4), rules.arxiv2021(8, 0.5, 0.0, threshold=2.0, max_threshold=20.0, wait=4)),
+    (published.Snapshots(2, 0.5, 1e-3, 2.0, 20.0, 3), rules.arxiv2021(2, 0.5, 1e-3, threshold=2.0, max_threshold=20.0, wait=3)),
+]  # fmt: skip
+
+
+def array_loop(rule, method, iterations, trajectories, seed):
+    """`algorithm.run` on the samples that the engine draws."""
+    rng = np.random.default_rng([seed, 0])
+    chunks = -(-iterations // 64)
+    sizes = [64] * (chunks - 1) + [iterations - 64 * (chunks - 1)]
+    samples = np.concatenate([WORLD.draw(rng, size, trajectories) for size in sizes])
+    β, s = float(method.momentum), float(method.s)
+    start = np.tile(WORLD.start + WORLD.minimiser, (trajectories, 1))
+    x, ys = start - WORLD.minimiser, start - WORLD.minimiser
+
+    def update(t, α):
+        nonlocal x, ys
+        G = PROBLEM.gradient(x, samples[t])
+        before, ys = ys, x - s * α * G
+        x = x - α * G + β * (ys - before)
+        return x + WORLD.minimiser
+
+    return algorithm.run(update, start, RATE, iterations, rule)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+@pytest.mark.parametrize(("contender", "rule"), PAIRS, ids=lambda each: getattr(each, "name", ""))
+def test_published_rules_drop_when_the_package_does(contender, rule, method):
+    T, S = 1200, 6
+    scalar = published.Scalar(rule)
+    runs = engine.simulate(
+        WORLD, method, [contender, scalar], learning_rate=RATE, horizons=[T], trajectories=S, seed=3
+    )
+    loop = array_loop(rule, method, T, S, 3)
+    expected = [[(drop.step, drop.new_lr[0]) for drop in drops] for drops in loop.drops]
+    assert sum(map(len, expected)) >= 2 * S  # the comparison is not about nothing
+    for run in runs:
+        for s in range(S):
+            at, rate = run.drops.of(s)
+            assert at.tolist() == [step for step, _ in expected[s]]
+            np.testing.assert_allclose(rate, [lr for _, lr in expected[s]], rtol=1e-12)
+        np.testing.assert_allclose(run.rate[:, 0], np.array([d[-1][1] for d in expected]), rtol=1e-12)
+
+
+def test_a_threshold_that_is_off_drops_elsewhere():
+    """The comparison above notices a threshold that is wrong by a tenth."""
+    right, wrong = published.Gaussian(1), published.Gaussian(1, threshold=0.11)
+    a, b = engine.simulate(
+        WORLD, SGD, [right, wrong], learning_rate=RATE, horizons=[1200], trajectories=6, seed=3
+    )
+    assert a.drops.iteration.tolist() != b.drops.iteration.tolist()
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+@pytest.mark.parametrize("shape", open_loop.SHAPES, ids=lambda shape: shape.name)
+def test_expected_risks_are_those_of_the_moments(shape, method):
+    rates = np.array([shape.rates(RATE, 300, p) for p in shape.grid])
+    found = open_loop.expected_risks(WORLD, method, rates, [1, 100, 300])
+    for row, α in zip(found, rates, strict=True):
+        for risk, T in zip(row, (1, 100, 300), strict=True):
+            schedule = StepwiseSchedule.from_rates(α[:T].tolist())
+            assert risk == pytest.approx(final_risk.final_risk(PROBLEM, method, schedule), rel=1e-11)
+
+
+LEAST_SQUARES = worlds.LeastSquares(np.array([1.0, 0.3, 0.1]), 0.2, np.full(3, 2.0))
+
+
+@pytest.mark.parametrize(
+    ("world", "method"),
+    [(WORLD, each) for each in METHODS] + [(LEAST_SQUARES, SGD)],
+    ids=["sgd", "heavy ball", "nesterov", "least squares"],
+)
+def test_mean_risks_are_the_expected_ones(world, method):
+    """Means of 2000 trajectories; false-alarm probability 1e-6 over the three horizons."""
+    shares = np.geomspace(1, 0.05, 120)
+    S, horizons = 2000, [10, 60, 120]
+    (run,) = engine.simulate(
+        world, method, [open_loop.Clock(shares, "clock")], learning_rate=RATE, horizons=horizons,
+        trajectories=S, seed=1,
+    )  # fmt: skip
+    exact = open_loop.expected_risks(world, method, RATE * shares[None], horizons)[0]
+    z = (run.risk.mean(axis=0) - exact) / (run.risk.std(axis=0, ddof=1) / np.sqrt(S))
+    assert (abs(z) < critical_z(3)).all(), z
+    # The control: rates that are 10 % larger are noticed at the first horizon or the last one.
+    other = open_loop.expected_risks(world, method, 1.1 * RATE * shares[None], horizons)[0]
+    z = (run.risk.mean(axis=0) - other) / (run.risk.std(axis=0, ddof=1) / np.sqrt(S))
+    assert (abs(z) > critical_z(3)).any(), z
+
+
+def test_contenders_meet_the_same_noise_whoever_is_beside_them():
+    first, second = published.Gaussian(1), published.MovingAverage()
+    options = {"learning_rate": RATE, "horizons": [50, 300], "trajectories": 30, "seed": 5}
+    both = engine.simulate(WORLD, SGD, [first, second, first, Constant()], **options)
+    alone = engine.simulate(WORLD, SGD, [first], **options)
+    for run in (both[0], both[2]):
+        np.testing.assert_array_equal(run.risk, alone[0].risk)
+        np.testing.assert_array_equal(run.drops.iteration, alone[0].drops.iteration)
+    assert not np.array_equal(both[0].risk[:, 1], both[3].risk[:, 1])
+    seeds = engine.simulate(WORLD, SGD, [first], **(options | {"seed": 6}))
+    assert not np.array_equal(seeds[0].risk, alone[0].risk)
+
+
+def test_the_schedule_of_a_trajectory_is_the_one_that_was_used():
+    (run,) = engine.simulate(
+        WORLD, SGD, [published.Gaussian(1)], learning_rate=RATE, horizons=[400], trajectories=27, seed=5
+    )  # fmt: skip
+    for s in (0, 26):
+        schedule = run.schedule(s)
+        assert len(schedule) == 400
+        assert len(schedule.rates) == 1 + (run.drops.of(s)[0] < 400).sum()
+        rates = np.asarray(schedule)
+        assert rates[0] == RATE
+        assert (np.diff(rates) <= 0).all()
+    assert run.rate[26, 0] == run.drops.of(26)[1][-1]
+
+
+class _Rises:
+    name = "rises"
+
+    def start(self, weights, rates):
+        return lambda seen: np.full(len(weights), 1.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"learning_rate": 0.0}, ValueError, "learning_rate must be finite and > 0, got 0.0"),
+        ({"horizons": [20, 10]}, ValueError, "horizons must ascend"),
+        ({"trajectories": 0}, ValueError, "trajectories must be a positive integer, got 0"),
+        ({"contenders": []}, ValueError, "contenders must be at least one"),
+        ({"contenders": [_Rises()]}, ValueError, r"rises must return None or 2 factors in \(0, 1\]"),
+        ({"learning_rate": 1e200}, OverflowError, "a risk is not finite"),
+    ],
+)
+def test_errors_name_what_is_wrong(changes, error, message):
+    options = {
+        "contenders": [Constant()], "learning_rate": RATE, "horizons": [10], "trajectories": 2, "seed": 0,
+    } | changes  # fmt: skip
+    with pytest.raises(error, match=message):
+        engine.simulate(WORLD, SGD, **options)
+
+
+def test_every_instance_runs_and_learns():
+    every = (
+        *suite.quadratic_instances(),
+        *suite.multiplicative_instances(),
+        *suite.convex_instances(),
+    )
+    names = [each.name for each in every]
+    assert len(set(names)) == len(names)
+    families = {held: {e.spectrum for e in suite.quadratic_instances() if e.held_out is held} for held in (True, False)}  # fmt: skip
+    assert not families[True] & families[False]
+    for each in every:
+        (run,) = engine.simulate(
+            each.world, SGD, [Constant()], learning_rate=each.rate(SGD), horizons=[100],
+            trajectories=4, seed=0,
+        )  # fmt: skip
+        assert run.risk.mean() < each.world.risk(each.world.start)
