@@ -26,7 +26,7 @@ __all__ = ["BLOCK", "Drops", "Run", "simulate"]
 
 Array = NDArray[np.float64]
 
-BLOCK = 25  # trajectories advanced together: what 30 contenders of them need stays in a cache
+BLOCK = 50  # trajectories advanced together: large enough for numpy, small enough for a cache
 _CHUNK = 64  # iterations whose samples are drawn at once
 
 

@@ -1,0 +1,138 @@
+"""Tasks in processes of their own, with results that are kept: an interrupted run goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import pickle
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import autodrop
+import theory
+from paper_checks.testbed.plan import Level, Task, equivariance_problem, settings
+from theory import UnifiedMomentum
+from theory.testbed import audit, bench, equivariance
+from theory.testbed.controls import Lookahead
+from theory.testbed.worlds import Quadratic
+
+__all__ = ["run", "work"]
+
+
+def work(task: Task, level: Level, seed: int) -> Any:
+    """The result of one task; it depends on the arguments alone."""
+    own = zlib.crc32(task.name.split(";")[0].encode()) + seed  # methods share their samples
+    if task.kind == "equivariance":
+        problem, rate = equivariance_problem()
+        return equivariance.measure(
+            settings(),
+            problem,
+            UnifiedMomentum.sgd(),
+            learning_rate=rate,
+            iterations=level.times,
+            stretches=level.stretches,
+            trajectories=min(level.trajectories, 50),
+            seed=own,
+        )
+    if task.kind == "audit":
+        return _audit(level, own)
+    assert task.instance is not None
+    return bench.run_instance(
+        task.instance,
+        task.method,
+        settings(),
+        horizons=task.horizons,
+        trajectories=level.trajectories,
+        seed=own,
+    )
+
+
+def _audit(level: Level, seed: int) -> dict[str, Any]:
+    problem, rate = equivariance_problem()
+    world, sgd = Quadratic(problem), UnifiedMomentum.sgd()
+    leaks = {
+        each.name: audit.first_leak(
+            lambda *_, each=each: each, world, sgd, learning_rate=rate, seed=seed
+        )
+        for each in settings()
+    }
+    peeker = audit.first_leak(
+        lambda world, seed, steps: Lookahead(world, seed, steps),
+        world,
+        sgd,
+        learning_rate=rate,
+        seed=seed,
+    )
+    leaks["peeks at the future"] = peeker
+    walks = audit.false_drops(settings(), trajectories=level.walks, seed=seed)
+    return {"leaks": leaks, "false_drops": walks}
+
+
+def run(
+    planned: tuple[Task, ...], level: Level, *, jobs: int, seed: int, out: Path
+) -> Iterator[tuple[Task, Any]]:
+    """Every task with its result, as they come; those that are already in `out` first.
+
+    The results are pickles in `out`/parts, named by everything that they depend on.
+    """
+    parts = out / "parts"
+    parts.mkdir(parents=True, exist_ok=True)
+    left = []
+    for task in planned:
+        path = _path(parts, task, level, seed)
+        if path.exists():
+            yield task, pickle.loads(path.read_bytes())
+        else:
+            left.append(task)
+    if jobs == 1:
+        for task in left:
+            yield task, _kept(_path(parts, task, level, seed), work(task, level, seed))
+        return
+    # Fresh processes: forked ones would inherit torch's threads.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        jobs, mp_context=context, initializer=_single_thread
+    ) as pool:
+        futures = {pool.submit(work, task, level, seed): task for task in left}
+        try:
+            for done in as_completed(futures):
+                task = futures[done]
+                yield task, _kept(_path(parts, task, level, seed), done.result())
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _single_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _path(parts: Path, task: Task, level: Level, seed: int) -> Path:
+    """Named by the task, the level, the seed, the settings of every contender, and the code."""
+    key = repr((task.name, task.horizons, level, seed, settings(), _code()))
+    return parts / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.pickle"
+
+
+@cache
+def _code() -> str:
+    """A digest of the sources of theory and autodrop: results of other code are not reused."""
+    digest = hashlib.sha256()
+    for package in (theory, autodrop):
+        root = Path(str(package.__file__)).parent
+        for path in sorted(root.rglob("*.py")):
+            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _kept(path: Path, result: Any) -> Any:
+    temporary = path.with_suffix(".part")
+    temporary.write_bytes(pickle.dumps(result))
+    os.replace(temporary, path)
+    return result
