@@ -36,9 +36,7 @@ def regret_figure(results: Mapping[str, Any]) -> Figure:
             1, 2, height=2.2 + 0.27 * len(instances), width_ratios=[2.2, 1]
         )
         for i, (row, colour) in enumerate(zip(rules, _colours(len(rules)), strict=True)):
-            values = [
-                np.exp(np.mean(np.log(each["regret"][row["best"]]))) for each in instances
-            ]
+            values = [np.exp(np.mean(np.log(each["regret"][row["best"]]))) for each in instances]
             left.plot(
                 values, np.arange(len(values)), _MARKS[i % len(_MARKS)], color=colour, alpha=0.85,
                 label=f"{row['name']}: {row['best']}",

@@ -70,8 +70,7 @@ def tasks(level: Level) -> tuple[Task, ...]:
                 found.append(_instance_task(instance, method, level.horizons))
     if not quick:
         found += [
-            _instance_task(each, "sgd", level.horizons)
-            for each in suite.multiplicative_instances()
+            _instance_task(each, "sgd", level.horizons) for each in suite.multiplicative_instances()
         ]
         found += [
             _instance_task(each, "sgd", _CONVEX_HORIZONS) for each in suite.convex_instances()

@@ -172,9 +172,7 @@ def score(results: dict[str, Any]) -> dict[str, Any]:
                 "horizons": list(group.horizons),
                 "by_horizon": [asdict(each) for each in group.by_horizon(row.best)],
             }
-            entry["by_setting"][name] = {
-                each: asdict(group.summary(each)) for each in row.settings
-            }
+            entry["by_setting"][name] = {each: asdict(group.summary(each)) for each in row.settings}
         if not row.open_loop:
             entry["senses"] = {
                 each: {

@@ -68,9 +68,7 @@ def score_table(results: Mapping[str, Any]) -> Table:
             shown += [("best", row["best"]), ("tuned", "tuned to each instance")]
         for i, (key, label) in enumerate(shown):
             cells = [
-                cell
-                for name in (TUNED, HELD_OUT)
-                for cell in _cells(row["groups"][name][key])
+                cell for name in (TUNED, HELD_OUT) for cell in _cells(row["groups"][name][key])
             ]
             table.add_row(_name(row) if i == 0 else "", Text(label), *cells)
     return table

@@ -95,9 +95,7 @@ def run(
         return
     # Fresh processes: forked ones would inherit torch's threads.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        jobs, mp_context=context, initializer=_single_thread
-    ) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_single_thread) as pool:
         futures = {pool.submit(work, task, level, seed): task for task in left}
         try:
             for done in as_completed(futures):

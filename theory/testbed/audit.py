@@ -24,7 +24,7 @@ from theory.testbed.contenders import Contender
 from theory.testbed.engine import BLOCK, simulate
 from theory.testbed.worlds import World
 
-__all__ = ["Drift", "FalseDrops", "Spliced", "first_leak", "false_drops", "proportion_interval"]
+__all__ = ["Drift", "FalseDrops", "Spliced", "false_drops", "first_leak", "proportion_interval"]
 
 Array = NDArray[np.float64]
 
@@ -90,7 +90,9 @@ def first_leak(
         drops = run.drops
         early = drops.iteration <= at
         seen.append(
-            set(zip(drops.iteration[early], drops.trajectory[early], drops.rate[early], strict=True))
+            set(
+                zip(drops.iteration[early], drops.trajectory[early], drops.rate[early], strict=True)
+            )
         )
     different = seen[0] ^ seen[1]
     return int(min(t for t, _, _ in different)) if different else None

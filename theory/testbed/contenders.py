@@ -38,7 +38,16 @@ class Observation:
     call only and must not be written to.
     """
 
-    __slots__ = ("_now", "_origin", "_previous", "_sample", "_world", "gradient", "rates", "updates")
+    __slots__ = (
+        "_now",
+        "_origin",
+        "_previous",
+        "_sample",
+        "_world",
+        "gradient",
+        "rates",
+        "updates",
+    )
 
     def __init__(
         self,

@@ -64,7 +64,8 @@ class Lookahead:
     def start(self, weights: Array, rates: Array) -> Observe:
         """See `Contender`."""
         rng = np.random.default_rng([self.seed, 0])
-        S, samples = len(weights), []
+        S = len(weights)
+        samples: list[Any] = []
         while len(samples) < self.steps:
             samples += list(self.world.draw(rng, min(64, self.steps - len(samples)), S))
 

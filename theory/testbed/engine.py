@@ -123,7 +123,9 @@ def simulate(
     ]
     runs = []
     for α, *parts in zip(first.tolist(), *blocks, strict=True):
-        risk, rate = (np.concatenate([getattr(p, name) for p in parts]) for name in ("risk", "rate"))
+        risk, rate = (
+            np.concatenate([getattr(p, name) for p in parts]) for name in ("risk", "rate")
+        )
         joined = [np.concatenate(column) for column in zip(*(p.drops for p in parts), strict=True)]
         order = np.argsort(joined[0], kind="stable")
         drops = Drops(*(column[order] for column in joined))

@@ -1,4 +1,4 @@
-"""The oracle of an instance at each horizon: the least exact risk that rates up to α_0 can reach."""
+"""The oracle of an instance: the least exact risk that rates up to α_0 reach at each horizon."""
 
 from __future__ import annotations
 
@@ -63,9 +63,7 @@ def oracle_risks(
     )
 
 
-def best_open_loop(
-    instance: Instance, method: UnifiedMomentum, horizons: Sequence[int]
-) -> Oracle:
+def best_open_loop(instance: Instance, method: UnifiedMomentum, horizons: Sequence[int]) -> Oracle:
     """The least exact risk over every shape and parameter of `open_loop.SHAPES`."""
     if not isinstance(instance.world, LeastSquares) and instance.quadratic is None:
         raise TypeError(f"the risk of {instance.name} is not known in closed form")

@@ -41,10 +41,10 @@ ROSTER: tuple[Family, ...] = (
             Gaussian(64, 0.5),
         ),
     ),
-    Family("AutoDrop, Section 3", (MovingAverage(), MovingAverage(0.5, 0.0), MovingAverage(0.8, 0.0))),
     Family(
-        "AutoDrop, arXiv 2021", (Snapshots(), Snapshots(min_lr=0.0), Snapshots(8, 0.2, 0.0))
+        "AutoDrop, Section 3", (MovingAverage(), MovingAverage(0.5, 0.0), MovingAverage(0.8, 0.0))
     ),
+    Family("AutoDrop, arXiv 2021", (Snapshots(), Snapshots(min_lr=0.0), Snapshots(8, 0.2, 0.0))),
     Family(
         "ReduceLROnPlateau",
         (Plateau(), Plateau(factor=0.5), Plateau(factor=0.5, patience=3), Plateau(patience=3)),

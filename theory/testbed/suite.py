@@ -75,15 +75,19 @@ def marchenko_pastur(n: int, ratio: float) -> Array:
     return np.interp((np.arange(n) + 0.5) / n, mass / mass[-1], x)
 
 
+def _power(n: int, exponent: float) -> Array:
+    return np.arange(1, n + 1, dtype=np.float64) ** -exponent
+
+
 _SPECTRA: dict[str, Callable[[int], Array]] = {
     "paper": lambda n: np.arange(1, n + 1) / 10,
-    "power 1": lambda n: np.arange(1, n + 1) ** -1.0,
-    "power 1.5": lambda n: np.arange(1, n + 1) ** -1.5,
+    "power 1": lambda n: _power(n, 1.0),
+    "power 1.5": lambda n: _power(n, 1.5),
     "two clusters": lambda n: np.where(np.arange(n) < n // 2, 1.0, 0.01),
     "nearly singular": lambda n: np.concatenate([np.linspace(0.1, 1, n - 1), [1e-4]]),
     "geometric": lambda n: np.geomspace(1e-3, 1, n),
     "Marchenko-Pastur": lambda n: marchenko_pastur(n, 0.5),
-    "power 0.5": lambda n: np.arange(1, n + 1) ** -0.5,
+    "power 0.5": lambda n: _power(n, 0.5),
     "one curvature": np.ones,
 }
 _HELD_OUT = ("geometric", "Marchenko-Pastur", "power 0.5", "one curvature")
@@ -180,6 +184,4 @@ def stretched(problem: NoisyQuadratic, times: float) -> NoisyQuadratic:
     """
     if not times > 0:
         raise ValueError(f"times must be > 0, got {times}")
-    return NoisyQuadratic(
-        problem.curvature / times, problem.noise_variance * times, problem.start
-    )
+    return NoisyQuadratic(problem.curvature / times, problem.noise_variance * times, problem.start)

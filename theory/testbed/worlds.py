@@ -6,7 +6,6 @@ there.  A rule must not profit from it: the weights that it is shown are `minimi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -35,8 +34,8 @@ class World(Protocol):
     def minimiser(self) -> Array:
         """The weights that the origin stands for, shape (n,)."""
 
-    def draw(self, rng: np.random.Generator, steps: int, trajectories: int) -> Sequence[Any]:
-        """`steps` samples, each for S trajectories; they serve every contender."""
+    def draw(self, rng: np.random.Generator, steps: int, trajectories: int) -> Any:
+        """A sequence of `steps` samples, each for S trajectories; they serve every contender."""
 
     def gradient(self, x: Array, sample: Any, out: Array) -> Array:
         """G at x, shape (..., S, n), for a sample of S trajectories; written to `out`."""
@@ -165,7 +164,7 @@ class Convex:
 
     def draw(self, rng: np.random.Generator, steps: int, trajectories: int) -> Any:
         """Indices with replacement, shape (steps, S, batch)."""
-        shape = (steps, trajectories, self.problem.batch)
+        shape = (steps, trajectories, self.problem.batch or 1)
         return rng.integers(len(self.problem.targets), size=shape)
 
     def _residual(self, x: Array, sample: Any) -> tuple[Array, Array, Array]:
