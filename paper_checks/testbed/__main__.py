@@ -27,8 +27,8 @@ OK, BELOW, USAGE, INTERRUPTED = 0, 1, 2, 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the test bed, print the tables, write results.json and three figures.
 
-    Returns 0; 1 if a rule beats the oracle beyond its interval, or the rule that peeks at the
-    future is not exposed; 2 for wrong usage; 130 if interrupted, after which the same command goes
+    Returns 0; 1 if a rule beats the oracle beyond its interval, or a control that cheats is not
+    exposed; 2 for wrong usage; 130 if interrupted, after which the same command goes
     on from what is finished.
     """
     options = _parser().parse_args(argv)
@@ -38,11 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.jobs < 1:
             raise ValueError(f"jobs must be >= 1, got {options.jobs}")
         options.out.mkdir(parents=True, exist_ok=True)
-        begun = time.monotonic()
-        results = _run(console, level, options.jobs, options.seed, options.out)
     except (ValueError, OSError) as error:
         Console(stderr=True, highlight=False).print(f"error: {error}", markup=False, soft_wrap=True)
         return USAGE
+    begun = time.monotonic()
+    try:
+        results = _run(console, level, options.jobs, options.seed, options.out)
     except KeyboardInterrupt:
         return INTERRUPTED
     scored = score(results) | {
@@ -67,7 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         markup=False,
         soft_wrap=True,
     )
-    exposed = scored["controls"]["leak of the rule that peeks"] is not None
+    controls = scored["controls"]
+    exposed = (
+        controls["leak of the rule that peeks"] is not None and controls["miscalibration exposed"]
+    )
     return OK if exposed and not below else BELOW
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from paper_checks.testbed.work import CLAIMED
 from theory.testbed import scores
 from theory.testbed.bench import Outcome, open_loop_names
 from theory.testbed.open_loop import SHAPES
@@ -161,6 +162,7 @@ def score(results: dict[str, Any]) -> dict[str, Any]:
     leaks = results["audit"]["leaks"]
     walks = {each.name: each for each in results["audit"]["false_drops"]}
     timings = _timings(outcomes)
+    wrong = results["audit"]["miscalibrated"]
     table = []
     for row in rows(found):
         entry: dict[str, Any] = asdict(row) | {"groups": {}, "by_setting": {}}
@@ -188,7 +190,12 @@ def score(results: dict[str, Any]) -> dict[str, Any]:
         table.append(entry)
     return {
         "rows": table,
-        "controls": {"leak of the rule that peeks": leaks["peeks at the future"]},
+        "controls": {
+            "leak of the rule that peeks": leaks["peeks at the future"],
+            "claimed level": CLAIMED,
+            "level of the miscalibrated rule": wrong.per_test,
+            "miscalibration exposed": wrong.exceeds(CLAIMED, per="test"),
+        },
         "below_the_oracle": violations(outcomes),
         "instances": [
             {

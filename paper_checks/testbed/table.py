@@ -141,4 +141,15 @@ def sensing_table(results: Mapping[str, Any]) -> Table:
     leak = results["controls"]["leak of the rule that peeks"]
     found = Text("NOT EXPOSED", "bold red") if leak is None else Text(f"no, at {leak}")
     table.add_row(Text("peeks at the future", "dim"), "", *[""] * 5, found)
+    estimate, below, above = results["controls"]["level of the miscalibrated rule"]
+    exposed = results["controls"]["miscalibration exposed"]
+    table.add_row(
+        Text("miscalibrated level", "dim"),
+        Text(
+            f"claims {results['controls']['claimed level']:g} a test", "" if exposed else "bold red"
+        ),
+        *[""] * 4,
+        f"{estimate:.4f} [{below:.4f}, {above:.4f}]",
+        "",
+    )
     return table

@@ -18,10 +18,12 @@ import theory
 from paper_checks.testbed.plan import Level, Task, equivariance_problem, settings
 from theory import UnifiedMomentum
 from theory.testbed import audit, bench, equivariance
-from theory.testbed.controls import Lookahead
+from theory.testbed.controls import Lookahead, RandomDrops
 from theory.testbed.worlds import Quadratic
 
-__all__ = ["run", "work"]
+__all__ = ["CLAIMED", "run", "work"]
+
+CLAIMED = 1e-3  # the level of a test that the miscalibrated control claims; it has three times it
 
 
 def work(task: Task, level: Level, seed: int) -> Any:
@@ -70,7 +72,14 @@ def _audit(level: Level, seed: int) -> dict[str, Any]:
     )
     leaks["peeks at the future"] = peeker
     walks = audit.false_drops(settings(), trajectories=level.walks, seed=seed)
-    return {"leaks": leaks, "false_drops": walks}
+    (wrong,) = audit.false_drops(
+        [RandomDrops(3 * CLAIMED)],
+        trajectories=1000,
+        iterations=1000,
+        tests=lambda t: t // 10,
+        seed=seed,
+    )
+    return {"leaks": leaks, "false_drops": walks, "miscalibrated": wrong}
 
 
 def run(

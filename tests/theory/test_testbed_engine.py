@@ -78,6 +78,59 @@ def test_published_rules_drop_when_the_package_does(contender, rule, method):
         )
 
 
+class Pauses:
+    """A random walk that stands still in some stretches of iterations."""
+
+    start = minimiser = np.zeros(5)
+
+    def draw(self, rng, steps, trajectories):
+        return rng.standard_normal((steps, trajectories, 5))
+
+    def samples(self, rng, steps, trajectories):
+        drawn = [self.draw(rng, min(64, steps - t), trajectories) for t in range(0, steps, 64)]
+        return np.concatenate(drawn)
+
+    def gradient(self, x, sample, out):
+        # Standing still is decided by the sample, so that it does not depend on the iteration.
+        moves = abs(sample[:, :1]) > 0.8
+        out[...] = np.where(moves, sample, 0.0)
+        return out
+
+    def risk(self, x):
+        return (x * x).sum(axis=-1)
+
+
+@pytest.mark.parametrize("k", [1, 2])
+@pytest.mark.parametrize("which", ["uai2024", "arxiv2021"])
+def test_windows_that_stand_still_are_handled_as_in_the_package(which, k):
+    world, T, S = Pauses(), 500, 3
+    if which == "uai2024":
+        contender = published.Gaussian(k, threshold=5.0, buffer=2)
+        rule = rules.uai2024(k, threshold=5.0, buffer=2)
+    else:
+        contender = published.Snapshots(k + 1, 0.5, 0.0, 20.0, 30.0, 2)
+        rule = rules.arxiv2021(k + 1, 0.5, 0.0, threshold=20.0, max_threshold=30.0, wait=2)
+    runs = engine.simulate(
+        world, SGD, [contender, published.Scalar(rule)], learning_rate=RATE, horizons=[T],
+        trajectories=S, seed=3,
+    )  # fmt: skip
+    samples = world.samples(np.random.default_rng([3, 0]), T, S)
+    x = np.zeros((S, 5))
+
+    def update(t, α):
+        nonlocal x
+        x = x - α * world.gradient(x, samples[t], np.empty_like(x))
+        return x
+
+    with pytest.warns(RuntimeWarning, match="without movement"):
+        loop = algorithm.run(update, x, RATE, T, rule)
+    assert np.isnan(loop.angles).sum() > 20
+    expected = [[drop.step for drop in drops] for drops in loop.drops]
+    assert sum(map(len, expected)) >= 2 * S
+    for run in runs:
+        assert [run.drops.of(s)[0].tolist() for s in range(S)] == expected
+
+
 def test_a_threshold_that_is_off_drops_elsewhere():
     """The comparison above notices a threshold that is wrong by a tenth."""
     right, wrong = published.Gaussian(1), published.Gaussian(1, threshold=0.11)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,11 @@ from theory.testbed.worlds import World
 __all__ = ["Lookahead", "Pacemaker", "RandomDrops"]
 
 Array = NDArray[np.float64]
+
+
+def _uniform(row: Array) -> float:
+    """A number in [0, 1) from the bytes of the row."""
+    return int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=6).digest(), "big") / 2**48
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ class Lookahead:
 class RandomDrops:
     """A test every `period` updates that drops with probability `level`, whatever it sees.
 
-    The noise of the gradient is its source of randomness: a checksum of it is nearly uniform.
+    The noise of the gradient is its source of randomness: a hash of it is uniform.
     """
 
     level: float
@@ -104,7 +109,7 @@ class RandomDrops:
         def observe(seen: Observation) -> Array | None:
             if seen.updates % self.period:
                 return None
-            draws = np.array([zlib.crc32(row.tobytes()) for row in seen.gradient]) / 2**32
+            draws = np.array([_uniform(row) for row in seen.gradient])
             return lowered(draws < self.level, self.factor, seen.rates)
 
         return observe

@@ -25,39 +25,50 @@ __all__ = ["Gaussian", "MovingAverage", "Scalar", "Snapshots", "window_angles"]
 Array = NDArray[np.float64]
 
 
+class _Tracking:
+    """Which trajectories have an angle: three windows since the start, or since one stood still."""
+
+    def __init__(self, trajectories: int) -> None:
+        self.known = np.zeros(trajectories, dtype=np.int64)
+
+    def close(self, moved: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """One more window, which moved or did not."""
+        ready = (self.known == 2) & moved
+        still = ~moved & (self.known > 0)
+        self.known = np.where(still, 0, np.minimum(self.known + 1, 2))
+        return ready
+
+
 def window_angles(weights: Array, window: int) -> Callable[[Observation], Array | None]:
     """ω_i of windows of k iterates, Definition 3.3, in radians: after each update None or (S,).
 
-    nan for the first two windows, and where nothing moved.  From inner products: right to 1e-8.
+    nan where three windows are not known, or one of them did not move.  From inner products: right
+    to 1e-8.
     """
-    S = len(weights)
+    tracking = _Tracking(len(weights))
     total, previous = weights.copy(), weights
-    last: Array | None = None
-    pending = weights  # for k = 1: the step to the window that the next update closes
-    last_square = np.zeros(S)
-    closed = 0
+    last = pending = np.zeros_like(weights)
+    last_square = np.zeros(len(weights))
 
     def see(seen: Observation) -> Array | None:
-        nonlocal total, previous, pending, last, last_square, closed
+        nonlocal total, previous, pending, last, last_square
         if window == 1:
-            step, pending = pending if closed else None, seen.step
+            # Window i is x_i, closed by update i + 1: the step to it is that of the update before.
+            step, pending = pending, seen.step
         elif seen.updates % window:
             np.add(total, seen.weights, out=total)
             return None
         else:
-            step = total - previous if closed else None
+            step = total - previous
             previous, total = total, seen.weights
-        closed += 1
-        if step is None:
-            return np.full(S, np.nan)
         square = row_dot(step, step)
-        if last is None:
-            ω = np.full(S, np.nan)
-        else:
+        ready = tracking.close(square > 0)
+        ω = np.full(len(square), np.nan)
+        if ready.any():
             with np.errstate(divide="ignore", invalid="ignore"):
-                c = row_dot(step, last) / np.sqrt(square * last_square)
+                c = row_dot(step, last) / (np.sqrt(square) * np.sqrt(last_square))
             c = np.clip(c, -1.0, 1.0)
-            ω = 2 * np.arctan2(np.sqrt(1 - c), np.sqrt(1 + c))
+            ω[ready] = (2 * np.arctan2(np.sqrt(1 - c), np.sqrt(1 + c)))[ready]
         last, last_square = step, square
         return ω
 
@@ -82,6 +93,15 @@ class _Tail:
             self.values[known, :-1] = self.values[known, 1:]
             self.values[known, -1] = value[known]
         self.count += known
+
+
+def _angles(tracking: _Tracking, step: Array, last: Array) -> Array:
+    """Radians, nan where there is none."""
+    ω = np.full(len(step), np.nan)
+    ready = tracking.close((step != 0).any(axis=1))
+    if ready.any():
+        ω[ready] = angle_between(step[ready], last[ready])
+    return ω
 
 
 @dataclass(frozen=True)
@@ -204,8 +224,8 @@ class Snapshots:
     def start(self, weights: Array, rates: Array) -> Observe:
         """See `Contender`."""
         S, k = len(weights), self.window
-        previous: Array | None = None
-        step: Array | None = None
+        tracking = _Tracking(S)
+        previous, step = weights, np.zeros_like(weights)
         before = np.full(S, np.nan)
         threshold = np.full(S, self.threshold)
         waited = np.zeros(S, dtype=np.int64)
@@ -215,13 +235,10 @@ class Snapshots:
             place = seen.updates % k
             if place == 1 % k:
                 now, last = seen.weights, step
-                step = None if previous is None else now - previous
-                previous = now
-                saturated = np.zeros(S, dtype=bool)
-                if last is not None and step is not None:
-                    ω = np.degrees(angle_between(step, last))
-                    saturated = np.abs(ω - before) < threshold
-                    before = ω
+                step, previous = now - previous, now
+                ω = _angles(tracking, step, last)
+                saturated = np.abs(np.degrees(ω - before)) < threshold  # False for nan
+                before = np.where(np.isnan(ω), before, ω)
                 waited = np.where((waited > 0) | saturated, waited + 1, 0)
             if place != 2 % k:
                 return None
@@ -255,20 +272,16 @@ class Scalar:
         rule, S = self.rule, len(weights)
         states: list[Any] = [rule.init()] * S
         mean = rule.observation == "mean"
-        total = weights.copy()
-        windows: list[Array] = []  # the last three
+        tracking = _Tracking(S)
+        total, previous, step = weights, weights, np.zeros_like(weights)
 
         def observe(seen: Observation) -> Array | None:
-            nonlocal total, states
+            nonlocal total, previous, step, states
             t, x = seen.updates, seen.weights
             if rule.observes(t):
-                windows.append(total if mean else x)
-                del windows[:-3]
-                ω = np.full(S, np.nan)
-                if len(windows) == 3:
-                    steps = windows[1] - windows[0], windows[2] - windows[1]
-                    moved = (steps[0] != 0).any(axis=1) & (steps[1] != 0).any(axis=1)
-                    ω[moved] = angle_between(steps[1][moved], steps[0][moved])
+                y, last = total if mean else x, step
+                step, previous = y - previous, y
+                ω = _angles(tracking, step, last)
                 states = [
                     rule.observe(state, None if np.isnan(angle) else float(angle))
                     for state, angle in zip(states, ω, strict=True)
