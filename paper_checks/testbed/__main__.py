@@ -15,11 +15,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from paper_checks import files, style, terminal
+from paper_checks import files, ranks, style, terminal
 from paper_checks.testbed import figures, table
 from paper_checks.testbed.plan import LEVELS, Level, tasks
 from paper_checks.testbed.summary import score
-from paper_checks.testbed.work import run
+from paper_checks.testbed.work import run, work
 
 OK, BELOW, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -29,9 +29,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns 0; 1 if a rule beats the oracle beyond its interval, or a control that cheats is not
     exposed; 2 for wrong usage; 130 if interrupted, after which the same command goes
-    on from what is finished.
+    on from what is finished.  Under torchrun the tasks are shared out among its ranks; rank 0
+    prints and writes.
     """
     options = _parser().parse_args(argv)
+    shared = ranks.of_torchrun()
+    if shared is None:
+        return _main(options, None)
+    if shared.rank:
+        level = LEVELS[options.level]
+        planned = tasks(level)
+        return shared.serve(lambda i: work(planned[i], level, options.seed), len(planned))
+    status = INTERRUPTED
+    try:
+        status = _main(options, shared)
+    finally:
+        shared.finish(status)
+    return status
+
+
+def _main(options: argparse.Namespace, shared: ranks.Ranks | None) -> int:
     console = terminal.console()
     level = LEVELS[options.level]
     try:
@@ -43,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USAGE
     begun = time.monotonic()
     try:
-        results = _run(console, level, options.jobs, options.seed, options.out)
+        results = _run(console, level, options, shared)
     except KeyboardInterrupt:
         return INTERRUPTED
     scored = score(results) | {
@@ -97,7 +114,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(console: Console, level: Level, jobs: int, seed: int, out: Path) -> dict[str, Any]:
+def _run(
+    console: Console, level: Level, options: argparse.Namespace, shared: ranks.Ranks | None
+) -> dict[str, Any]:
     planned = tasks(level)
     bar = Progress(
         TextColumn("{task.description}", markup=False),
@@ -113,7 +132,14 @@ def _run(console: Console, level: Level, jobs: int, seed: int, out: Path) -> dic
     begun, done = time.monotonic(), 0.0
     with bar:
         shown = bar.add_task("starting", total=len(planned))
-        for task, result in run(planned, level, jobs=jobs, seed=seed, out=out):
+        for task, result in run(
+            planned,
+            level,
+            jobs=options.jobs,
+            seed=options.seed,
+            out=options.out,
+            shared=shared,
+        ):
             results[task.name] = result
             done += task.cost
             bar.update(shown, advance=1, description=f"{task.name:<40.40}")

@@ -191,7 +191,7 @@ def score(results: dict[str, Any]) -> dict[str, Any]:
     return {
         "rows": table,
         "controls": {
-            "leak of the rule that peeks": leaks["peeks at the future"],
+            "leak of the rule that peeks": results["audit"]["peeker"],
             "claimed level": CLAIMED,
             "level of the miscalibrated rule": wrong.per_test,
             "miscalibration exposed": wrong.exceeds(CLAIMED, per="test"),

@@ -15,6 +15,7 @@ from typing import Any
 
 import autodrop
 import theory
+from paper_checks.ranks import Ranks
 from paper_checks.testbed.plan import Level, Task, equivariance_problem, settings
 from theory import UnifiedMomentum
 from theory.testbed import audit, bench, equivariance
@@ -57,20 +58,14 @@ def work(task: Task, level: Level, seed: int) -> Any:
 def _audit(level: Level, seed: int) -> dict[str, Any]:
     problem, rate = equivariance_problem()
     world, sgd = Quadratic(problem), UnifiedMomentum.sgd()
-    leaks = {
-        each.name: audit.first_leak(
-            lambda *_, each=each: each, world, sgd, learning_rate=rate, seed=seed
-        )
-        for each in settings()
-    }
-    peeker = audit.first_leak(
-        lambda world, seed, steps: Lookahead(world, seed, steps),
+    *leaks, peeker = audit.first_leaks(
+        lambda world, seed, steps: [*settings(), Lookahead(world, seed, steps)],
         world,
         sgd,
         learning_rate=rate,
         seed=seed,
     )
-    leaks["peeks at the future"] = peeker
+    names = [each.name for each in settings()]
     walks = audit.false_drops(settings(), trajectories=level.walks, seed=seed)
     (wrong,) = audit.false_drops(
         [RandomDrops(3 * CLAIMED)],
@@ -79,18 +74,36 @@ def _audit(level: Level, seed: int) -> dict[str, Any]:
         tests=lambda t: t // 10,
         seed=seed,
     )
-    return {"leaks": leaks, "false_drops": walks, "miscalibrated": wrong}
+    return {
+        "leaks": dict(zip(names, leaks, strict=True)),
+        "peeker": peeker,
+        "false_drops": walks,
+        "miscalibrated": wrong,
+    }
 
 
 def run(
-    planned: tuple[Task, ...], level: Level, *, jobs: int, seed: int, out: Path
+    planned: tuple[Task, ...],
+    level: Level,
+    *,
+    jobs: int,
+    seed: int,
+    out: Path,
+    shared: Ranks | None = None,
 ) -> Iterator[tuple[Task, Any]]:
     """Every task with its result, as they come; those that are already in `out` first.
 
     The results are pickles in `out`/parts, named by everything that they depend on.
+
+    shared : the ranks of torchrun, this being rank 0; then all tasks are shared out, and `jobs` is
+        not used.
     """
     parts = out / "parts"
     parts.mkdir(parents=True, exist_ok=True)
+    if shared is not None:
+        for i, result in shared.spread(lambda i: work(planned[i], level, seed), len(planned)):
+            yield planned[i], _kept(_path(parts, planned[i], level, seed), result)
+        return
     left = []
     for task in planned:
         path = _path(parts, task, level, seed)

@@ -21,10 +21,10 @@ from scipy import stats
 from theory import checks
 from theory.methods import UnifiedMomentum
 from theory.testbed.contenders import Contender
-from theory.testbed.engine import BLOCK, simulate
+from theory.testbed.engine import BLOCK, Run, simulate
 from theory.testbed.worlds import World
 
-__all__ = ["Drift", "FalseDrops", "Spliced", "false_drops", "first_leak", "proportion_interval"]
+__all__ = ["Drift", "FalseDrops", "Spliced", "false_drops", "first_leaks", "proportion_interval"]
 
 Array = NDArray[np.float64]
 
@@ -53,8 +53,8 @@ class Spliced:
         return [*samples[:first], *(3 * each for each in others[first:])]
 
 
-def first_leak(
-    build: Callable[[World, int, int], Contender],
+def first_leaks(
+    build: Callable[[World, int, int], Sequence[Contender]],
     world: World,
     method: UnifiedMomentum,
     *,
@@ -63,39 +63,37 @@ def first_leak(
     iterations: int = 1280,
     trajectories: int = 10,
     seed: int = 0,
-) -> int | None:
+) -> list[int | None]:
     """The first iteration ≤ `at` whose drops depend on what comes after it; None if there is none.
 
-    build : (world, seed, iterations) ↦ contender.  An honest rule ignores what it is offered.
+    build : (world, seed, iterations) ↦ contenders.  An honest rule ignores what it is offered.
     at : the samples of the updates up to this one are the same.  The other world also runs longer.
     trajectories : at most one block.
     """
     if not 1 <= trajectories <= BLOCK:
         raise ValueError(f"trajectories must be in 1 ... {BLOCK}, got {trajectories}")
-    seen = []
+    seen: list[list[set[tuple[int, int, float]]]] = []
     for length, make in (
         (iterations, lambda: world),
         (2 * iterations, lambda: Spliced(world, at, seed + 1)),
     ):
-        contender = build(make(), seed, length)
-        (run,) = simulate(
+        runs = simulate(
             make(),
             method,
-            [contender],
+            build(make(), seed, length),
             learning_rate=learning_rate,
             horizons=[length],
             trajectories=trajectories,
             seed=seed,
         )
-        drops = run.drops
-        early = drops.iteration <= at
-        seen.append(
-            set(
-                zip(drops.iteration[early], drops.trajectory[early], drops.rate[early], strict=True)
-            )
-        )
-    different = seen[0] ^ seen[1]
-    return int(min(t for t, _, _ in different)) if different else None
+        seen.append([_until(run, at) for run in runs])
+    different = (one ^ other for one, other in zip(*seen, strict=True))
+    return [min((t for t, _, _ in each), default=None) for each in different]
+
+
+def _until(run: Run, at: int) -> set[tuple[int, int, float]]:
+    early = run.drops.iteration <= at
+    return set(zip(*(column[early].tolist() for column in run.drops), strict=True))
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ from theory.testbed.worlds import LeastSquares
 __all__ = ["STAGES", "Oracle", "best_open_loop", "oracle_risks", "stage_lengths"]
 
 STAGES = 80
+_STAGES_WITH_MOMENTUM = 40  # each costs more there; up to 1 % of risk
 
 
 def stage_lengths(steps: int, stages: int = STAGES) -> list[int]:
@@ -40,9 +41,15 @@ class Oracle:
 
 
 def oracle_risks(
-    instance: Instance, method: UnifiedMomentum, horizons: Sequence[int], *, stages: int = STAGES
+    instance: Instance,
+    method: UnifiedMomentum,
+    horizons: Sequence[int],
+    *,
+    stages: int | None = None,
 ) -> Oracle:
     """`oracle.optimal_schedule` for every horizon: rates ≤ α_0, no floor, `stage_lengths`.
+
+    stages : how many, at most; by default 80, and 40 with momentum.
 
     Its schedules may rise.  With 80 stages it is as good as 30 stages of free lengths, at a tenth
     of the time.  Where the noise is multiplicative, `best_open_loop`.
@@ -50,6 +57,8 @@ def oracle_risks(
     problem, cap = instance.quadratic, instance.rate(method)
     if problem is None:
         return best_open_loop(instance, method, horizons)
+    if stages is None:
+        stages = _STAGES_WITH_MOMENTUM if method.momentum else STAGES
     found = []
     for T in horizons:
         lengths = stage_lengths(T, stages)

@@ -129,7 +129,7 @@ def _instance(
         largest=float(a.max()),
         held_out=spectrum in _HELD_OUT,
         quick=quick,
-        momentum=n <= 40 or quick,
+        momentum=quick or (spectrum == "one curvature" and n == 20),
     )
 
 
