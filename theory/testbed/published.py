@@ -7,7 +7,7 @@ They agree, drop for drop.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from autodrop import rules
 from autodrop.angle import angle_between
+from autodrop.array_motion import ArrayMotion
+from autodrop.motion import Motion
 from autodrop.rules import Rule
 from theory import checks
 from theory.testbed.contenders import Observation, Observe, lowered, row_dot
@@ -274,17 +276,28 @@ class Scalar:
         mean = rule.observation == "mean"
         tracking = _Tracking(S)
         total, previous, step = weights, weights, np.zeros_like(weights)
+        motion = ArrayMotion(weights) if rule.sees_motion else None
 
         def observe(seen: Observation) -> Array | None:
             nonlocal total, previous, step, states
             t, x = seen.updates, seen.weights
+            if motion is not None:
+                motion.note(x)
             if rule.observes(t):
                 y, last = total if mean else x, step
                 step, previous = y - previous, y
                 ω = _angles(tracking, step, last)
+                seen_by: Sequence[float | Motion | None]
+                if motion is None:
+                    seen_by = [None if np.isnan(angle) else float(angle) for angle in ω]
+                else:
+                    squares = row_dot(step, step) / rule.window**2
+                    squares = np.where(tracking.known == 1, 0.0, squares)
+                    squares = np.where(tracking.known == 0, np.nan, squares)
+                    plans = [rule.plan(state) for state in states]
+                    seen_by = motion.close(x, rule.window, squares, plans)
                 states = [
-                    rule.observe(state, None if np.isnan(angle) else float(angle))
-                    for state, angle in zip(states, ω, strict=True)
+                    rule.observe(state, each) for state, each in zip(states, seen_by, strict=True)
                 ]
                 total = x
             else:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from theory.testbed.contenders import Contender
 from theory.testbed.controls import Pacemaker
+from theory.testbed.displacement import GeometricAngle, VarianceRatioTest
 from theory.testbed.plateau import Plateau
 from theory.testbed.published import Gaussian, MovingAverage, Snapshots
 from theory.testbed.sensors import Distance, GradientProducts, WeightNorm
@@ -60,6 +61,18 @@ ROSTER: tuple[Family, ...] = (
         ),
     ),
     Family("ABEL", (WeightNorm(), WeightNorm(factor=0.5), WeightNorm(16, 0.5))),
+    Family(
+        "geometric angle",
+        (GeometricAngle(), GeometricAngle(1), GeometricAngle(threshold=0.0)),
+    ),
+    Family(
+        "variance ratio",
+        (
+            VarianceRatioTest(),
+            *(VarianceRatioTest(k) for k in (1, 4, 64)),
+            VarianceRatioTest(factor=0.5),
+        ),
+    ),
     Family("clock dressed as a sensor", (Pacemaker(),), control=True),
 )
 
