@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -58,17 +58,15 @@ def table(steps: int, stages: int) -> Iterator[Row]:
     steps : T.  stages : S of the oracles.
     """
 
-    def best(stages: int, cap: float = CAP, floor: float = 0.0, lengths: str = "equal") -> float:
-        return oracle.optimal_schedule(
-            PROBLEM, SGD, steps, stages, cap, floor, lengths=lengths
-        ).risk
+    def best(stages: int, cap: float = CAP, floor: float = 0.0, **options: Any) -> float:
+        return oracle.optimal_schedule(PROBLEM, SGD, steps, stages, cap, floor, **options).risk
 
     def final(rates: Sequence[float]) -> float:
         schedule = StepwiseSchedule(rates, [1] * len(rates))
         return final_risk.final_risk(PROBLEM, SGD, schedule)
 
     yield timed("no schedule is below", lambda: oracle.lower_bound(PROBLEM, SGD, steps, CAP))
-    yield timed(f"oracle, {steps} rates", lambda: best(steps))
+    yield timed(f"oracle, {steps} rates", lambda: best(steps, restarts=1))
     yield timed(f"oracle, {stages} free stages", lambda: best(stages, lengths="free"))
     yield timed(f"oracle, {stages} equal stages", lambda: best(stages))
     yield timed(f"oracle, {stages} equal, rates ≤ 0.06", lambda: best(stages, 0.06))
