@@ -32,7 +32,7 @@ from theory.methods import UnifiedMomentum
 from theory.problems import NoisyQuadratic
 from theory.schedules import StepwiseSchedule
 
-__all__ = ["Evolution", "StepMoments", "evolve"]
+__all__ = ["Evolution", "StepMap", "StepMoments", "evolve", "step_map"]
 
 Array = NDArray[Any]
 Segments = tuple[tuple[Any, int], ...]  # (rate, iterations) of the stages that a window meets
@@ -66,6 +66,13 @@ class StepMoments(NamedTuple):
 
     mean: Array
     covariance: Array
+
+
+class StepMap(NamedTuple):
+    """(u, v) = gain · (x, d) + noise, mode by mode: gain (n, 2, 2), covariance of the noise too."""
+
+    gain: Array
+    noise: Array
 
 
 def _identity(n: int, size: int, dtype: Any) -> _Affine:
@@ -130,6 +137,21 @@ def _pair_map(first: _Affine, second: _Affine, third: _Affine) -> _Affine:
     Q = np.zeros((n, 2, 2), dtype=dtype)
     Q[:, 1, 1] = third.Q[:, 3, 3]
     return _Affine(A, Q).after(chain)
+
+
+def step_map(
+    problem: NoisyQuadratic, method: UnifiedMomentum, rate: Any, window: int = 1
+) -> StepMap:
+    """The window-mean steps u, v of three windows at one rate, from (x, d) where they start.
+
+    (x, d) as in `theory.linear`.  Costs the same for every window, but for its logarithm.
+
+    Raises TypeError or ValueError for arguments of another type or out of range.
+    """
+    checks.instance("method", method, UnifiedMomentum)
+    linear.steps(problem, rate)  # checks both
+    one = _window_map(problem, method, ((rate, checks.positive_integer("window", window)),))
+    return StepMap(*_pair_map(one, one, one))
 
 
 def _second_outputs(n: int, dtype: Any) -> Array:
