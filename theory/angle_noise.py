@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from theory import checks, saturation
+from theory import checks, linear, saturation
 from theory.methods import UnifiedMomentum
 from theory.problems import NoisyQuadratic
 
@@ -51,12 +51,24 @@ def step_covariances(
     k = checks.positive_integer("window", window)
     lags = checks.positive_integer("lags", lags, least=0)
     reach = 2 * k - 2
-    g = saturation.step_autocovariance(problem, learning_rate, method, lags * k + reach)
+    direct = min(lags, 3)
+    g = saturation.step_autocovariance(problem, learning_rate, method, direct * k + reach)
+    g = np.asarray(g, dtype=np.float64)
     triangle = np.concatenate([np.arange(1, k + 1), np.arange(k - 1, 0, -1)]) / k
     weight = np.convolve(triangle, triangle)
     lag = np.arange(-reach, reach + 1)
-    g = np.asarray(g, dtype=np.float64)
-    return np.stack([weight @ g[np.abs(lag + l * k)] for l in range(lags + 1)])  # noqa: E741
+    γ = np.empty((lags + 1, problem.dimension))
+    for l in range(direct + 1):  # noqa: E741
+        γ[l] = weight @ g[np.abs(lag + l * k)]
+    if lags > direct:
+        # From l = 2 on, u_l depends on what u_0 does only through (x, d) between the two: γ_l is a
+        # mixture of the powers of Mᵏ, and obeys its characteristic equation.
+        h = np.asarray(linear.steps(problem, learning_rate), dtype=np.float64)
+        M = np.linalg.matrix_power(linear.transition(h, method).astype(np.float64), k)
+        trace, determinant = np.trace(M, axis1=-2, axis2=-1), np.linalg.det(M)
+        for l in range(4, lags + 1):  # noqa: E741
+            γ[l] = trace * γ[l - 1] - determinant * γ[l - 2]
+    return γ
 
 
 def effective_dimension(

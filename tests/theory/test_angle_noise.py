@@ -33,8 +33,8 @@ def test_the_first_two_covariances_are_those_of_saturation(data, problem, method
 @pytest.mark.parametrize("k", [1, 2, 5])
 @pytest.mark.parametrize("h", [0.05, 0.4, 1.3])
 def test_covariances_of_one_mode_from_those_of_the_iterate(h, k):
-    """E x_s x_t = V φ^{|s−t|}, averaged over windows and differenced: a sum of (4k)² terms."""
-    φ, V, lags = 1 - h, h / (2 - h), 4
+    """E x_s x_t = V φ^{|s−t|}, averaged over windows and differenced: a sum of (11k)² terms."""
+    φ, V, lags = 1 - h, h / (2 - h), 9
     t = np.arange(k * (lags + 2))
     C = V * φ ** np.abs(t[:, None] - t)
     average = np.kron(np.eye(lags + 2), np.full(k, 1 / k))
@@ -113,3 +113,18 @@ def test_bad_input():
         angle_deviation(PAPER, 0.2, SGD)
     with pytest.raises(ValueError, match="window must be a positive integer, got 0"):
         step_covariances(PAPER, 0.01, SGD, 0)
+
+
+@pytest.mark.parametrize("method", [HEAVY_BALL, UnifiedMomentum.nesterov(0.5)], ids=str)
+@pytest.mark.parametrize("k", [1, 3])
+def test_covariances_at_long_lags_with_momentum(method, k):
+    """Of the steps, by brute force: y over windows of k from the autocovariance of the steps."""
+    problem, rate, lags = NoisyQuadratic([0.3, 1.0], [1.0, 0.2]), 0.5, 9
+    g = saturation.step_autocovariance(problem, rate, method, (lags + 2) * k)
+    w = np.concatenate([np.arange(1, k + 1), np.arange(k - 1, 0, -1)]) / k
+    got = step_covariances(problem, rate, method, k, lags)
+    for lag in range(lags + 1):
+        want = sum(
+            w[i] * w[j] * g[abs(lag * k + j - i)] for i in range(len(w)) for j in range(len(w))
+        )
+        np.testing.assert_allclose(got[lag], want, rtol=0, atol=1e-13 * g[0].max())
