@@ -21,7 +21,7 @@ from theory import checks
 from theory.final_risk import final_risk
 from theory.ideal_rules import AngleAtLimit, Clock, IdealRule, RiskAtFloor, Stages, Window, realised
 from theory.methods import UnifiedMomentum
-from theory.oracle import horizon_free_schedule, optimal_schedule
+from theory.oracle import Optimum, horizon_free_schedule, optimal_schedule
 from theory.problems import NoisyQuadratic
 from theory.schedules import StepwiseSchedule
 
@@ -106,7 +106,7 @@ class Regrets:
     ----------
     problems, horizons : what they were.
     max_step : αa_max of the cap of all rates, and of the rules' first rate; there is no floor.
-    oracle : (P, H), the risk of the best schedule of `stages` stages that knows T: the unit.
+    optima : by problem and horizon, the best schedule that knows T; its risk is the unit.
     bound : (P, H), `oracle.lower_bound` over the oracle: no regret is below.
     drop_only : (P, H), the regret of the best schedule that never raises its rate.
     horizon_free : (P, H), that of the one schedule with the least geometric mean over the horizons,
@@ -118,12 +118,17 @@ class Regrets:
     problems: tuple[str, ...]
     horizons: tuple[int, ...]
     max_step: float
-    oracle: Array
+    optima: tuple[tuple[Optimum, ...], ...]
     bound: Array
     drop_only: Array
     horizon_free: Array | None
     rules: Mapping[str, tuple[IdealRule, ...]]
     values: Mapping[str, Array]
+
+    @property
+    def oracle(self) -> Array:
+        """(P, H), the risk of `optima`."""
+        return np.array([[each.risk for each in row] for row in self.optima])
 
     def tuned(self, family: str) -> Array:
         """(P, H), the least regret over the family's settings, for each problem and horizon."""
@@ -190,11 +195,13 @@ def regrets(
         if not rules:
             raise ValueError(f"family {name!r} must hold at least one rule, got none")
     shape = (len(problems), len(seen))
-    oracle, bound, dropping, free = (np.empty(shape) for _ in range(4))
+    bound, dropping, free = (np.empty(shape) for _ in range(3))
+    optima: list[tuple[Optimum, ...]] = []
     values = {name: np.empty((len(rules), *shape)) for name, rules in kept.items()}
     for p, problem in enumerate(problems.values()):
         cap = max_step / float(max(problem.curvature))
         options: dict[str, Any] = {"lengths": lengths, "restarts": restarts}
+        found = []
         for h, T in enumerate(seen):
             best = optimal_schedule(problem, method, T, min(stages, T), cap, **options)
             drop = best
@@ -202,13 +209,15 @@ def regrets(
                 drop = optimal_schedule(
                     problem, method, T, min(stages, T), cap, drop_only=True, **options
                 )
-            oracle[p, h], bound[p, h] = best.risk, best.lower_bound / best.risk
-            dropping[p, h] = drop.risk / best.risk
+            found.append(best)
+            bound[p, h], dropping[p, h] = best.lower_bound / best.risk, drop.risk / best.risk
+        optima.append(tuple(found))
+        unit = np.array([best.risk for best in found])
         if horizon_free:
             one = horizon_free_schedule(
                 problem, method, seen, min(stages, seen[-1]), cap, restarts=restarts
             )
-            free[p] = one.risks / oracle[p]
+            free[p] = one.risks / unit
         made = Stages(problem, method)
         for name, rules in kept.items():
             for r, rule in enumerate(rules):
@@ -216,12 +225,12 @@ def regrets(
                 for h, T in enumerate(seen):
                     begun = StepwiseSchedule(*zip(*schedule.segments(0, T), strict=True))
                     risk = final_risk(problem, method, begun)
-                    values[name][r, p, h] = risk / oracle[p, h]
+                    values[name][r, p, h] = risk / unit[h]
     return Regrets(
         problems=tuple(problems),
         horizons=seen,
         max_step=float(max_step),
-        oracle=oracle,
+        optima=tuple(optima),
         bound=bound,
         drop_only=dropping,
         horizon_free=free if horizon_free else None,
