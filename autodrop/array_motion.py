@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from autodrop.motion import LAGS, SNAPSHOTS, Motion, Plan
+from autodrop.motion import COPIES, LAGS, Motion, Plan
 
 __all__ = ["ArrayMotion"]
 
@@ -19,7 +19,7 @@ class ArrayMotion:
     def __init__(self, x: Any) -> None:
         B = x.shape[0]
         self._anchor = _copy(x)
-        self._snapshots = [_copy(x) for _ in range(SNAPSHOTS)]
+        self._snapshots = [_copy(x) for _ in range(COPIES)]
         self._ages = np.zeros(B, dtype=np.int64)
         self._sums = np.zeros((B, len(LAGS)))
         self._counts = np.zeros((B, len(LAGS)), dtype=np.int64)

@@ -8,15 +8,10 @@ from typing import Any
 
 import torch
 
-from autodrop.motion import LAGS, NOTHING, SNAPSHOTS, Plan
+from autodrop.motion import COPIES, LAGS, Plan
 from autodrop.sources import Source
 
-__all__ = ["Displacements", "ENTRIES", "SAMPLE"]
-
-# Coordinates in the sample, up to rounding; all of them in a smaller model.
-SAMPLE = 2**18
-# The numbers of one window: ‖x − x_u‖², then a sum for each lag.
-ENTRIES = 1 + len(LAGS)
+__all__ = ["Displacements"]
 
 
 class Displacements:
@@ -28,11 +23,16 @@ class Displacements:
     whether the copies are those that plans refer to; False after `forget`, until a plan restarts.
     """
 
+    sample = 2**18
+    """Coordinates to follow, up to rounding; all of them in a smaller model."""
+    entries = 1 + len(LAGS)
+    """The numbers of one window: ‖x − x_u‖², then a sum for each lag."""
+
     def __init__(self, sources: Sequence[Source], device: torch.device) -> None:
         self.sources = tuple(source for source in sources if source.size)
         self._device = device
         self.anchor = [source.read().clone() for source in self.sources]
-        self.snapshots = [[x.clone() for x in self.anchor] for _ in range(SNAPSHOTS)]
+        self.snapshots = [[x.clone() for x in self.anchor] for _ in range(COPIES)]
         self._sums = torch.zeros(len(LAGS), dtype=torch.float64, device=device)
         self.forget()
 
@@ -57,11 +57,11 @@ class Displacements:
             self.age = 0
 
     def close(self) -> torch.Tensor:
-        """Follow the plan at a window's end; its ENTRIES numbers, float64, on the device.
+        """Follow the plan at a window's end; its `entries` numbers, float64, on the device.
 
         The first is nan where the plan has nothing to compare.
         """
-        plan, self.plan = self.plan, NOTHING
+        plan, self.plan = self.plan, Plan()
         displacement = self._sums.new_full((1,), math.nan)
         if plan.compare is not None:
             displacement = self._square(self.snapshots[plan.compare]).reshape(1)

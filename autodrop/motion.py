@@ -4,7 +4,7 @@ Two things are measured beside the angle, both of the iterates x_t themselves:
 
 probe      one copy a of the iterate, taken anew every `LAGS[-1]` updates; ‖x − a‖² is added up for
            each lag in `LAGS`, the number of updates since a was taken.
-snapshots  `SNAPSHOTS` copies, taken when the detector says; ‖x − x_u‖² where it asks.
+snapshots  `COPIES` of them, taken when the detector says; ‖x − x_u‖² where it asks.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
-__all__ = ["LAGS", "Motion", "MotionDetector", "NOTHING", "Observes", "Plan", "SNAPSHOTS"]
+__all__ = ["COPIES", "LAGS", "Motion", "MotionDetector", "Observes", "Plan"]
 
 LAGS = (1, 2, 4, 8, 16, 32, 64)
-SNAPSHOTS = 3
+COPIES = 3
 
 Observes = Literal["angle", "motion"]
 """What a detector's `update` takes: an angle in radians, or a `Motion`."""
@@ -31,9 +31,6 @@ class Plan(NamedTuple):
     compare: int | None = None
     store: int | None = None
     restart: bool = False
-
-
-NOTHING = Plan()
 
 
 @dataclass(frozen=True)

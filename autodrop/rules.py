@@ -25,7 +25,7 @@ from autodrop.detectors import (
     Test,
     ThresholdSaturation,
 )
-from autodrop.motion import NOTHING, Motion, MotionDetector, Plan
+from autodrop.motion import Motion, MotionDetector, Plan
 from autodrop.policy import DropPolicy
 from autodrop.variance_ratio import VarianceRatio
 
@@ -132,7 +132,7 @@ class Rule:
     def plan(self, state: RuleState) -> Plan:
         """What a detector of motion wants measured at the end of the next window."""
         if not self.sees_motion:
-            return NOTHING
+            return Plan()
         detector: Any = self.detector
         plan: Plan = detector.plan(state.memory, self.window)
         return plan

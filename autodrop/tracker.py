@@ -10,7 +10,7 @@ import torch
 
 from autodrop.accumulation import AnchoredSums, PlainSums, Sums
 from autodrop.checks import check_integer, check_number
-from autodrop.displacements import ENTRIES, SAMPLE, Displacements
+from autodrop.displacements import Displacements
 from autodrop.distributed import Ranks, is_sharded
 from autodrop.memory import AngleMemory
 from autodrop.motion import LAGS, Motion, Plan
@@ -466,7 +466,7 @@ class AngularVelocity:
         self._displacements: Displacements | None = None
         if self._measures:
             whole = sum(p.numel() for p in self.params)
-            sample = self._sources(min(1.0, SAMPLE / whole))
+            sample = self._sources(min(1.0, Displacements.sample / whole))
             self._displacements = Displacements(sample, self._device)
         # Whether the current window lacks its first iterates.
         self._partial = False
@@ -533,7 +533,7 @@ class AngularVelocity:
         end = WIDTH * len(self._groups)
         rows = [numbers[start : start + WIDTH] for start in range(0, end, WIDTH)]
         if self._displacements is not None:
-            measured, end = numbers[end : end + ENTRIES], end + ENTRIES
+            measured, end = numbers[end : end + Displacements.entries], end + Displacements.entries
         self.told = numbers[end:]
         # fsum raises for inf − inf, which is what a parameter that is not finite leaves.
         whole = [

@@ -15,7 +15,7 @@ from statistics import NormalDist
 from typing import ClassVar
 
 from autodrop.checks import check_integer, check_number
-from autodrop.motion import LAGS, SNAPSHOTS, Motion, Observes, Plan
+from autodrop.motion import COPIES, LAGS, Motion, Observes, Plan
 
 __all__ = ["VarianceRatio", "VarianceRatioState"]
 
@@ -121,8 +121,8 @@ class VarianceRatio:
         marks = self._marks(state.updates + window)
         if marks == state.marks:
             return Plan()
-        slot = state.stored % SNAPSHOTS  # the oldest
-        full = state.stored >= SNAPSHOTS
+        slot = state.stored % COPIES  # the oldest
+        full = state.stored >= COPIES
         return Plan(slot if full else None, slot if _keeps(state.marks, marks) else None)
 
     def update(
@@ -139,7 +139,7 @@ class VarianceRatio:
         before, state = state, _moved(state, motion)
         assert state.updates is not None
         state = replace(state, marks=self._marks(state.updates))
-        if motion.displacement is not None and len(state.taken) == SNAPSHOTS:
+        if motion.displacement is not None and len(state.taken) == COPIES:
             state, settled = self._test(state, motion.displacement)
             if settled:
                 return VarianceRatioState(state.stage + 1), True
@@ -205,7 +205,7 @@ def _keeps(before: int, after: int) -> bool:
 def _stored(state: VarianceRatioState) -> VarianceRatioState:
     """With the iterate of now for the newest snapshot."""
     assert state.updates is not None
-    first = 1 if len(state.taken) == SNAPSHOTS else 0
+    first = 1 if len(state.taken) == COPIES else 0
     L = len(LAGS)
     return replace(
         state,

@@ -11,7 +11,7 @@ import torch
 import autodrop
 from autodrop import AngularVelocity, AutoDrop
 from autodrop.detectors import VarianceRatio
-from autodrop.displacements import SAMPLE
+from autodrop.displacements import Displacements
 from autodrop.motion import LAGS, Motion, Plan
 
 T, WINDOW, RATE = 420, 4, 0.5
@@ -227,13 +227,13 @@ def test_what_is_measured():
 
 def test_large_models_are_sampled():
     rng = torch.Generator().manual_seed(0)
-    n = 4 * SAMPLE
+    n = 4 * Displacements.sample
     x = torch.zeros(n)
     steps = [torch.randn(n, generator=rng) for _ in range(4)]
     path = [[steps[0], steps[0] + steps[1]], [x + steps[2], x + steps[3]]]
     found = measured([x], path, [Plan(restart=True, store=0), Plan(compare=0)])
     exact = float(((steps[3] - steps[0] - steps[1]) ** 2).sum())
-    # The standard error of a sample of SAMPLE squares of normal numbers is √(2/SAMPLE) = 0.3 %.
+    # The standard error of a sample of as many squares of normal numbers is √(2/2¹⁸) = 0.3 %.
     assert found[1].displacement == pytest.approx(exact, rel=0.015)
     assert found[1].displacement != pytest.approx(exact, rel=1e-9)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from autodrop import DropPolicy, Rule
 from autodrop.detectors import VarianceRatio, VarianceRatioState
-from autodrop.motion import LAGS, SNAPSHOTS
+from autodrop.motion import COPIES, LAGS
 from theory.testbed.contenders import Observation, Observe, lowered, row_dot
 
 __all__ = ["GeometricAngle", "VarianceRatioTest"]
@@ -35,8 +35,8 @@ class _Stages:
         self.updates = np.full(S, -1)
         self.marks = np.zeros(S, dtype=np.int64)
         self.stored = np.zeros(S, dtype=np.int64)
-        self.taken = np.zeros((S, SNAPSHOTS), dtype=np.int64)
-        self.snapshots = np.zeros((S, SNAPSHOTS, weights.shape[1]))
+        self.taken = np.zeros((S, COPIES), dtype=np.int64)
+        self.snapshots = np.zeros((S, COPIES, weights.shape[1]))
 
     def advance(self, window: int) -> tuple[Mask, Mask, Mask]:
         """One more window: whose stage starts with its end, who may test, who keeps a snapshot."""
@@ -47,11 +47,11 @@ class _Stages:
         passed = marks - self.marks
         keeps = (passed > 1) | ((passed == 1) & (self.marks % 2 == 0))
         self.marks = marks
-        return starts, (passed > 0) & (self.stored >= SNAPSHOTS), keeps
+        return starts, (passed > 0) & (self.stored >= COPIES), keeps
 
     def oldest(self, rows: Integers, age: int = 0) -> Integers:
         """The slot of the oldest snapshot, or of that many after it."""
-        return (self.stored[rows] + age) % SNAPSHOTS
+        return (self.stored[rows] + age) % COPIES
 
     def store(self, rows: Integers, x: Array) -> Integers:
         """Keep x for the oldest snapshot; its slot."""
@@ -134,8 +134,8 @@ class VarianceRatioTest:
         S, k = len(weights), self.window
         stages, probe = _Stages(weights, self.detector.shortest), _Probe(weights)
         steps = _window_steps(weights, k)
-        sums_at = np.zeros((S, SNAPSHOTS, len(LAGS)))
-        counts_at = np.zeros((S, SNAPSHOTS, len(LAGS)), dtype=np.int64)
+        sums_at = np.zeros((S, COPIES, len(LAGS)))
+        counts_at = np.zeros((S, COPIES, len(LAGS)), dtype=np.int64)
         stage, pairs, tests = (np.zeros(S, dtype=np.int64) for _ in range(3))
         differences, log_step = np.zeros(S), np.full(S, np.nan)
         lags = np.array(LAGS)
