@@ -6,9 +6,10 @@ import math
 import pytest
 import torch
 
-from autodrop import AutoDrop, DropPolicy, Rule
+from autodrop import AngularVelocity, AutoDrop, DropPolicy, Rule
 from autodrop.detectors import GaussianSaturation, MovingAverageSaturation, ThresholdSaturation
 from autodrop.device_rules import DeviceRecord, DeviceRule
+from autodrop.motion import Plan
 from autodrop.tensor_rates import check_tensor_rates
 from tests.autodrop.test_tensor_rates import FOLLOWING, choices, torch_s
 
@@ -265,3 +266,20 @@ def test_control_a_rule_on_the_host_waits_where_it_drops():
 
     with no_wait(), pytest.raises(RuntimeError, match="synchroniz"):
         train()
+
+
+def test_a_detector_of_motion_waits_for_nothing():
+    """Ordinary steps, the probe's measurements and the ends of windows; it reads after the lag."""
+    params = parameters()
+    velocity = AngularVelocity(params, 4, lag=3, motion=True)
+    path = [torch.randn_like(p) for p in params]
+    with torch.no_grad():
+        for _ in range(8):  # what is allocated at first may be sent from the host
+            torch._foreach_add_(params, path)
+            velocity.update()
+    velocity.plan(Plan(compare=0, store=1, restart=True))
+    with torch.no_grad(), no_wait():
+        for _ in range(6):
+            torch._foreach_add_(params, path)
+            velocity.update()
+    assert velocity.motion is not None

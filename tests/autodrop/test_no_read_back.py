@@ -8,6 +8,7 @@ from torch.utils._pytree import tree_leaves
 
 from autodrop import AngularVelocity, AutoDrop, accumulation, tracker
 from autodrop.detectors import ThresholdSaturation
+from autodrop.motion import Plan
 from autodrop.products import WIDTH
 
 F32, F64, BF16 = torch.float32, torch.float64, torch.bfloat16
@@ -87,6 +88,7 @@ def fake_parameters(*dtypes):
         {"direction": BF16},
         {"stride": 2},
         {"observation": "snapshot"},
+        {"motion": True},
     ],
     ids=str,
 )
@@ -96,6 +98,7 @@ def test_nothing_is_read_before_the_lag_is_over(dtypes, options, sent):
     with FakeTensorMode(), StaysOnDevice():
         params = fake_parameters(*dtypes)
         velocity = AngularVelocity(params, 4, lag=3, **options)
+        velocity.plan(Plan(compare=0, store=1, restart=True))
         first = 1 if velocity.observation == "snapshot" else 4
         for t in range(1, first + 3):
             assert velocity.update() is None
