@@ -50,7 +50,7 @@ class Displacements:
         if self.age not in LAGS:
             return
         i = LAGS.index(self.age)
-        self._sums[i].add_(self._square(self.anchor))
+        self._sums.narrow(0, i, 1).add_(self._square(self.anchor))
         self.counts[i] += 1
         if self.age == LAGS[-1]:
             self._keep(self.anchor)

@@ -513,7 +513,7 @@ class AngularVelocity:
             self._counted = self._displacements.take_counts()
             numbers = torch.cat((products.flatten(), self._displacements.close()))
             vector = self._ranks.sum(numbers)
-            products = vector[: products.numel()].view_as(products)
+            products = vector.narrow(0, 0, products.numel()).view_as(products)
         if self.on_close is not None:
             vector = torch.cat((vector, self.on_close(products)))
         self._readout = Readout(vector)
