@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from autodrop import Rule, rules
+from paper_checks.training.augment import AugmentName
+from paper_checks.training.schedules import SCHEDULES, Settings
 
 OptimizerName = Literal["sgd", "adamw"]
 RuleName = Literal["uai2024", "arxiv2021"]
-ScheduleName = Literal["autodrop", "constant"]
 SamplingName = Literal["shuffled", "independent"]
+ModelName = Literal["mlp", "cnn", "resnet18", "wrn16x4", "transformer"]
+PrecisionName = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -26,15 +29,24 @@ class Config:
     learning_rate: the first rate α_0.
     optimizer: "sgd", or "adamw" for which momentum is β_1.
     momentum, weight_decay: as torch has them; momentum in [0, 1).
-    schedule: "autodrop", or "constant", which watches the same angles and does nothing.
+    nesterov: of sgd.
+    schedule: a name in `schedules.SCHEDULES`: "autodrop", or "constant", which watches the same
+        angles and does nothing, or a rival.
+    settings: (name, value) pairs for the schedule in place of its recommended ones.
     rule: which AutoDrop: Algorithm 1 of UAI 2024, or the rule of arXiv 2111.15317 (2021).
     window: updates per window; None chooses it by the length of an epoch, see `window_for`.
     factor: ρ of a drop; None is the rule's own default.
-    hidden: widths of the hidden layers.
+    model: see `model.build`.
+    hidden: widths of the hidden layers of "mlp".
+    width: channels of the first stage, or width of "transformer"; None is the model's own.
+    augment: how images are moved at random, anew in every epoch, see `augment`.
     seed: of the first weights and of the order of the samples.
     device: "cpu", "cuda" or "cuda:N".
     threads: of torch on the CPU. It is part of the config since sums over another number of
         threads round differently; one is also the fastest for networks of this size.
+    precision: of forward and backward passes: "float32", or "bfloat16" by autocast.
+    fused: torch's fused optimizers, which round a little differently and are faster.
+    watch: whether angles are measured where the schedule does not need them.
 
     Raises ValueError for values outside these ranges.
     """
@@ -46,17 +58,26 @@ class Config:
     optimizer: OptimizerName = "sgd"
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    schedule: ScheduleName = "autodrop"
+    nesterov: bool = False
+    schedule: str = "autodrop"
+    settings: Settings = ()
     rule: RuleName = "uai2024"
     window: int | None = None
     factor: float | None = None
+    model: ModelName = "mlp"
     hidden: tuple[int, ...] = (64,)
+    width: int | None = None
+    augment: AugmentName = "none"
     seed: int = 0
     device: str = "cpu"
     threads: int = 1
+    precision: PrecisionName = "float32"
+    fused: bool = False
+    watch: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(self.hidden))
+        object.__setattr__(self, "settings", tuple((name, value) for name, value in self.settings))
         for name in ("epochs", "batch_size", "threads"):
             _integer(name, getattr(self, name), 1)
         for width in self.hidden:
@@ -70,16 +91,25 @@ class Config:
             raise ValueError(f"momentum must be in [0, 1), got {self.momentum!r}")
         if not 0.0 <= self.weight_decay < math.inf:
             raise ValueError(f"weight_decay must be finite and >= 0, got {self.weight_decay!r}")
+        if self.width is not None:
+            _integer("width", self.width, 1)
         for name, known in (
-            ("sampling", SamplingName),
-            ("optimizer", OptimizerName),
-            ("schedule", ScheduleName),
-            ("rule", RuleName),
+            ("sampling", get_args(SamplingName)),
+            ("optimizer", get_args(OptimizerName)),
+            ("schedule", tuple(SCHEDULES)),
+            ("rule", get_args(RuleName)),
+            ("model", get_args(ModelName)),
+            ("augment", get_args(AugmentName)),
+            ("precision", get_args(PrecisionName)),
         ):
-            if getattr(self, name) not in get_args(known):
-                raise ValueError(
-                    f"{name} must be one of {get_args(known)}, got {getattr(self, name)!r}"
-                )
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
+        only = SCHEDULES[self.schedule].only
+        if self.optimizer not in only:
+            raise ValueError(
+                f"optimizer must be one of {only} for schedule {self.schedule!r}, "
+                f"got {self.optimizer!r}"
+            )
         if self.window is not None:
             self.rule_for(self.window)
         elif self.factor is not None:
@@ -97,11 +127,13 @@ class Config:
             return self.window
         return epoch if self.rule == "arxiv2021" else max(1, round(epoch / 6))
 
-    def rule_for(self, epoch: int) -> Rule:
-        """The rule, for an epoch of `epoch` updates."""
+    def rule_for(self, epoch: int, **settings: Any) -> Rule:
+        """The rule, for an epoch of `epoch` updates; settings: further arguments of it."""
         window = self.window_for(epoch)
-        make = rules.uai2024 if self.rule == "uai2024" else rules.arxiv2021
-        return make(window) if self.factor is None else make(window, self.factor)
+        make: Any = rules.uai2024 if self.rule == "uai2024" else rules.arxiv2021
+        if self.factor is not None:
+            settings["factor"] = self.factor
+        return make(window, **settings)
 
 
 def _integer(name: str, value: object, least: int) -> None:

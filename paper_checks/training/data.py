@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ class Dataset:
     """A training and a test set.
 
     train_x, test_x: float32 of shape (N, features), standardised with the mean and the standard
-        deviation of the training set.
-    train_y, test_y: int64 of shape (N,), indices into `classes`.
+        deviation of the training set; or int64 tokens of the same shape.
+    train_y, test_y: int64 of shape (N,), indices into `classes`; for tokens (N, features), the
+        token that follows each.
     classes: the labels as the source has them, ascending.
+    image: of what is an image, its shape (channels, height, width); else empty.
     """
 
     name: str
@@ -30,7 +33,8 @@ class Dataset:
     train_y: torch.Tensor
     test_x: torch.Tensor
     test_y: torch.Tensor
-    classes: tuple[int, ...]
+    classes: tuple[int | str, ...]
+    image: tuple[int, ...] = ()
 
     @property
     def features(self) -> int:
@@ -39,6 +43,10 @@ class Dataset:
 
     def fingerprint(self) -> str:
         """SHA-256 of the four arrays, in hexadecimal."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         digest = hashlib.sha256()
         for tensor in (self.train_x, self.train_y, self.test_x, self.test_y):
             digest.update(f"{tuple(tensor.shape)}".encode())
@@ -46,15 +54,40 @@ class Dataset:
         return digest.hexdigest()
 
 
-def load_digits(seed: int = 0) -> Dataset:
+def load_digits(seed: int = 0, test_fraction: float = TEST_FRACTION) -> Dataset:
     """The 1797 images of handwritten digits, 8×8 pixels, that scikit-learn ships with.
 
-    seed: of the split, see `split`.
+    seed, test_fraction: of the split, see `split`.
     """
     from sklearn.datasets import load_digits as bundled
 
     digits = bundled()
-    return split("digits", digits.images, digits.target, seed)
+    data = split("digits", digits.images, digits.target, seed, test_fraction)
+    return replace(data, image=(1, 8, 8))
+
+
+def holdout(data: Dataset, fraction: float, seed: int = 0) -> tuple[Dataset, Dataset]:
+    """(for tuning, for testing): both train on the same part of the training set.
+
+    The first has the rest of it, `fraction` of each class and at least one sample, in place of the
+    test set, so that what is tuned on it has not seen a test sample; the second has the test set.
+
+    seed: of the random choice. Raises ValueError unless 0 < fraction < 1 and each class keeps a
+    sample to train on.
+    """
+    if not 0.0 < fraction < 1.0:
+        raise ValueError(f"fraction must be in (0, 1), got {fraction!r}")
+    # Sequences of tokens have no class: any of them may be held out.
+    y = data.train_y.numpy() if data.train_y.ndim == 1 else np.zeros(len(data.train_y), np.int64)
+    held = torch.from_numpy(_chosen(y, fraction, np.random.default_rng(seed)))
+    left = np.unique(y[~held.numpy()])
+    if len(left) < len(np.unique(y)):
+        raise ValueError(f"fraction must leave each class a sample to train on, got {fraction!r}")
+    x, y_ = data.train_x, data.train_y
+    return (
+        replace(data, train_x=x[~held], train_y=y_[~held], test_x=x[held], test_y=y_[held]),
+        replace(data, train_x=x[~held], train_y=y_[~held]),
+    )
 
 
 def load_npz(path: str | Path, seed: int = 0) -> Dataset:
@@ -77,7 +110,13 @@ def load_npz(path: str | Path, seed: int = 0) -> Dataset:
     return split(path.stem, x, y, seed)
 
 
-def split(name: str, x: np.ndarray, y: np.ndarray, seed: int = 0) -> Dataset:
+def split(
+    name: str,
+    x: np.ndarray,
+    y: np.ndarray,
+    seed: int = 0,
+    test_fraction: float = TEST_FRACTION,
+) -> Dataset:
     """Standardise x, and put a fifth of each class, at least one sample, into the test set.
 
     x: real numbers of shape (N, …), N samples. Tables, (N, d), are standardised by column; images
@@ -85,9 +124,12 @@ def split(name: str, x: np.ndarray, y: np.ndarray, seed: int = 0) -> Dataset:
         where it was. What is constant in the training set becomes 0.
     y: N integer labels, at least two different ones and at least two samples of each.
     seed: of the random split; the same seed gives the same split.
+    test_fraction: if not a fifth, the part of each class that goes into the test set.
 
-    Raises ValueError for other arrays.
+    Raises ValueError for other arrays, and unless 0 < test_fraction < 1.
     """
+    if not 0.0 < test_fraction < 1.0:
+        raise ValueError(f"test_fraction must be in (0, 1), got {test_fraction!r}")
     x, labels = _checked_x(x), _checked_y(y, len(x))
     classes, y, counts = np.unique(labels, return_inverse=True, return_counts=True)
     if len(classes) < 2:
@@ -98,11 +140,7 @@ def split(name: str, x: np.ndarray, y: np.ndarray, seed: int = 0) -> Dataset:
             f"y must have at least 2 samples of each class, one to train and one to test, "
             f"got {counts.min()} of class {lonely}"
         )
-    rng = np.random.default_rng(seed)
-    test = np.zeros(len(x), dtype=bool)
-    for label in range(len(classes)):
-        of_class = rng.permutation(np.flatnonzero(y == label))
-        test[of_class[: max(1, round(TEST_FRACTION * len(of_class)))]] = True
+    test = _chosen(y, test_fraction, np.random.default_rng(seed))
 
     across = 0 if x.ndim == 2 else None
     with np.errstate(over="ignore"):  # checked below, with a better message
@@ -125,6 +163,15 @@ def split(name: str, x: np.ndarray, y: np.ndarray, seed: int = 0) -> Dataset:
         targets[test_rows],
         tuple(classes.tolist()),
     )
+
+
+def _chosen(y: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
+    """A mask of `fraction` of each class of y = 0, 1, …, at least one sample of each."""
+    chosen = np.zeros(len(y), dtype=bool)
+    for label in np.unique(y):
+        of_class = rng.permutation(np.flatnonzero(y == label))
+        chosen[of_class[: max(1, round(fraction * len(of_class)))]] = True
+    return chosen
 
 
 def _positive(scale: np.ndarray) -> np.ndarray:

@@ -23,10 +23,12 @@ from torch.nn.functional import cross_entropy
 
 import autodrop
 from autodrop import AngularVelocity, AutoDrop
+from paper_checks.training import augment, schedules
 from paper_checks.training.config import Config
 from paper_checks.training.data import Dataset
-from paper_checks.training.model import mlp
+from paper_checks.training.model import build
 from paper_checks.training.record import Curves, Record
+from paper_checks.training.schedules import SCHEDULES
 
 _EVALUATED = 8192  # samples per forward pass of an evaluation, to bound its memory
 
@@ -36,13 +38,14 @@ class Diverged(ArithmeticError):
 
 
 class Run:
-    """One training run: its network, optimizer, AutoDrop and where it is.
+    """One training run: its network, optimizer, schedule and where it is.
 
     run = Run(config, data)
     while not run.finished:
         run.advance()
 
-    Raises ValueError if config and data do not fit each other or the device is not there.
+    Raises ValueError if config and data do not fit each other or the device is not there,
+    `schedules.Unavailable` if a package that the schedule needs is not.
     """
 
     def __init__(self, config: Config, data: Dataset) -> None:
@@ -53,23 +56,37 @@ class Run:
         self._device = _device(config.device)
         # On the CPU, so that weights and order do not depend on the device.
         self._generator = torch.Generator().manual_seed(config.seed)
-        self.model = mlp(data.features, len(data.classes), config.hidden, self._generator)
+        self.model = build(config, data, self._generator)
         self.model.to(self._device)
-        self.optimizer = _optimizer(self.model, config)
+        self._images = config.model not in ("mlp", "transformer")
+        if self._images and self._device.type == "cuda":
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if config.augment != "none" and not data.image:
+            raise ValueError(f"augment {config.augment!r} needs images, {data.name!r} has none")
+        self.optimizer = _optimizer(self.model, config, self.epoch_length)
 
+        self._mode(training=True)
+        self.schedule = schedules.make(self.optimizer, config, self.epoch_length)
+        self._scheduler: AutoDrop | None = self.schedule.autodrop
         self.rule = config.rule_for(self.epoch_length)
-        self._scheduler: AutoDrop | None = None
+        if self._scheduler is not None:
+            self.rule = self._scheduler.rule
         self._velocity: AngularVelocity | None = None
-        if config.schedule == "autodrop":
-            self._scheduler = AutoDrop.from_rule(self.optimizer, self.rule)
-        else:
+        if self._scheduler is None and config.watch:
             self._velocity = AngularVelocity(
                 self.model.parameters(), self.rule.window, observation=self.rule.observation
             )
 
         self._train = data.train_x.to(self._device), data.train_y.to(self._device)
         self._test = data.test_x.to(self._device), data.test_y.to(self._device)
+        self._black = (
+            augment.black(self._train[0], data.image) if config.augment != "none"
+            else torch.empty(0)
+        )  # fmt: skip
         self._order = torch.empty(0, dtype=torch.int64)
+        self._moves = augment.draw("none", 0, self._generator)
+        self._epoch: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._losses: list[float] = []
         self._angles: list[tuple[int, float]] = []
         self._curves: dict[str, list[float]] = {f.name: [] for f in dataclasses.fields(Curves)}
 
@@ -94,15 +111,20 @@ class Run:
         place = self.iteration % self.epoch_length
         if place == 0:
             self._order = self._drawn_order()
-        size = self.config.batch_size
-        batch = self._order[place * size : (place + 1) * size].to(self._device)
+            self._moves = augment.draw(self.config.augment, len(self._order), self._generator)
+            self._epoch, self._losses = None, []
+        x, y = self._of_epoch()
+        batch = slice(place * self.config.batch_size, (place + 1) * self.config.batch_size)
 
-        loss = cross_entropy(self.model(self._train[0][batch]), self._train[1][batch])
-        if not math.isfinite(loss.item()):
+        with self._precision():
+            loss = _cross_entropy(self.model(x[batch]), y[batch])
+        value = loss.item()
+        if not math.isfinite(value):
             raise Diverged(
-                f"the loss must stay finite, got {loss.item()} in update {self.iteration + 1} "
+                f"the loss must stay finite, got {value} in update {self.iteration + 1} "
                 f"at learning rate {self._learning_rate():g}: take a smaller one"
             )
+        self._losses.append(value)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -112,6 +134,7 @@ class Run:
             self._angles.append((self.iteration, angle))
 
         if place == self.epoch_length - 1:
+            self.schedule.after_epoch(math.fsum(self._losses) / len(self._losses))
             self._evaluate()
         self.seconds += time.perf_counter() - start
 
@@ -124,9 +147,12 @@ class Run:
             "seconds": self.seconds,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "observer": self._observer().state_dict(),
+            "schedule": {} if self._scheduler is not None else self.schedule.state_dict(),
+            "observer": self._observed(),
             "generator": self._generator.get_state(),
             "order": self._order,
+            "moves": self._moves,
+            "losses": self._losses,
             "angles": self._angles,
             "curves": self._curves,
         }
@@ -149,9 +175,14 @@ class Run:
         self.seconds = state["seconds"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self._observer().load_state_dict(state["observer"])
+        if self._scheduler is None:
+            self.schedule.load_state_dict(state["schedule"])
+        observer = self._scheduler or self._velocity
+        if observer is not None:
+            observer.load_state_dict(state["observer"])
         self._generator.set_state(state["generator"])
-        self._order = state["order"]
+        self._order, self._moves, self._epoch = state["order"], state["moves"], None
+        self._losses = list(state["losses"])
         self._angles = list(state["angles"])
         self._curves = {name: list(values) for name, values in state["curves"].items()}
 
@@ -205,6 +236,21 @@ class Run:
             seconds=self.seconds,
         )
 
+    def _of_epoch(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """All samples of this epoch in turn, moved: a function of the order and the moves."""
+        if self._epoch is None:
+            order = self._order.to(self._device)
+            x, y = self._train[0][order], self._train[1][order]
+            if self.config.augment != "none":
+                x = augment.moved(self.config.augment, x, self.data.image, self._moves, self._black)
+            self._epoch = x, y
+        return self._epoch
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        if self.config.precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self._device.type, torch.bfloat16)
+
     def _drawn_order(self) -> torch.Tensor:
         """Which samples the next epoch takes, in turn."""
         N = len(self._train[0])
@@ -215,41 +261,51 @@ class Run:
     def _observe(self) -> float | None:
         """Let AutoDrop see the update; the angle in degrees if one is known with it."""
         if self._scheduler is None:
+            self.schedule.after_update()
             angle = None if self._velocity is None else self._velocity.update()
             return None if angle is None else math.degrees(angle)
         known = len(self._scheduler.angular_velocities)
-        self._scheduler.step()
+        self.schedule.after_update()
         angles = self._scheduler.angular_velocities
         return angles[-1] if len(angles) > known else None
 
-    def _observer(self) -> AutoDrop | AngularVelocity:
+    def _observed(self) -> dict[str, Any]:
         observer = self._scheduler or self._velocity
-        assert observer is not None  # one of the two exists, see __init__
-        return observer
+        return {} if observer is None else observer.state_dict()
 
     def _learning_rate(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
 
     def _evaluate(self) -> None:
+        self._mode(training=False)
         for name, (x, y) in (("train", self._train), ("test", self._test)):
             loss, accuracy = self._mean_loss_and_accuracy(x, y)
             self._curves[f"{name}_loss"].append(loss)
             self._curves[f"{name}_accuracy"].append(accuracy)
+        self._mode(training=True)
         self._curves["learning_rate"].append(self._learning_rate())
+
+    def _mode(self, training: bool) -> None:
+        """Batch norms, and optimizers that evaluate elsewhere than they train, need to know."""
+        self.model.train(training)
+        if SCHEDULES[self.config.schedule].optimizer is not None:
+            optimizer: Any = self.optimizer
+            (optimizer.train if training else optimizer.eval)()
 
     @torch.no_grad()
     def _mean_loss_and_accuracy(self, x: torch.Tensor, y: torch.Tensor) -> tuple[float, float]:
         loss, correct = 0.0, 0
         for inputs, targets in zip(x.split(_EVALUATED), y.split(_EVALUATED), strict=True):
-            logits = self.model(inputs)
-            loss += float(cross_entropy(logits, targets, reduction="sum"))
-            correct += int((logits.argmax(1) == targets).sum())
+            with self._precision():
+                logits = self.model(inputs)
+                loss += float(_cross_entropy(logits, targets, reduction="sum"))
+            correct += int((logits.argmax(-1) == targets).sum())
         if not math.isfinite(loss):
             raise Diverged(
                 f"the loss must stay finite, got {loss} after update {self.iteration} "
                 f"at learning rate {self._learning_rate():g}: take a smaller one"
             )
-        return loss / len(y), correct / len(y)
+        return loss / y.numel(), correct / y.numel()
 
 
 def train(
@@ -295,11 +351,27 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _optimizer(model: torch.nn.Module, config: Config) -> torch.optim.Optimizer:
+def _cross_entropy(
+    logits: torch.Tensor, targets: torch.Tensor, reduction: str = "mean"
+) -> torch.Tensor:
+    """Of one label a sample, or of one a token."""
+    return cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction=reduction)
+
+
+def _optimizer(model: torch.nn.Module, config: Config, epoch: int) -> torch.optim.Optimizer:
+    own = schedules.make_optimizer(model.parameters(), config, epoch)
+    if own is not None:
+        return own
     α, β, decay = config.learning_rate, config.momentum, config.weight_decay
+    fused = config.fused or None
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(model.parameters(), lr=α, betas=(β, 0.999), weight_decay=decay)
-    return torch.optim.SGD(model.parameters(), lr=α, momentum=β, weight_decay=decay)
+        return torch.optim.AdamW(
+            model.parameters(), lr=α, betas=(β, 0.999), weight_decay=decay, fused=fused
+        )
+    return torch.optim.SGD(
+        model.parameters(), lr=α, momentum=β, weight_decay=decay, nesterov=config.nesterov,
+        fused=fused,
+    )  # fmt: skip
 
 
 def _device(name: str) -> torch.device:

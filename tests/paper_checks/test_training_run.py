@@ -165,7 +165,7 @@ def test_record_as_json(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
     ((name, entry),) = read.items()
     assert name == "autodrop"
-    assert entry["config"] == {**dataclasses.asdict(SHORT), "hidden": [6]}
+    assert entry["config"] == {**dataclasses.asdict(SHORT), "hidden": [6], "settings": []}
     assert entry["versions"]["torch"] == str(torch.__version__)
     assert entry["data"]["train"] == 48
     assert entry["angles"] == list(record.angles)
@@ -217,7 +217,7 @@ def test_checkpoints_of_other_runs(tmp_path: Path) -> None:
         ("momentum", 1.0),
         ("weight_decay", -1e-9),
         ("optimizer", "adam"),
-        ("schedule", "cosine"),
+        ("schedule", "staircase"),
         ("sampling", "sorted"),
         ("rule", "uai"),
         ("window", 0),
