@@ -1,0 +1,177 @@
+"""Command line: the comparison of schedules by PROTOCOL.md, resumable at any moment.
+
+    python -m paper_checks.training.sweep --level quick     # a slice, seconds
+    python -m paper_checks.training.sweep --level full      # all tasks on digits, minutes
+    python -m paper_checks.training.sweep --task cifar-resnet18 --data cifar10.npz --device cuda \\
+        --precision bfloat16 --minutes 10                   # again until it says that all is done
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from paper_checks import terminal
+from paper_checks.context import Level
+from paper_checks.training import plan, store, tables
+from paper_checks.training.config import PrecisionName
+from paper_checks.training.plan import Trial
+from paper_checks.training.results import Results, collect, named, unavailable, validation_errors
+from paper_checks.training.schedules import SCHEDULES
+from paper_checks.training.tasks import DIGITS, TASKS, TUNING_SEEDS, Task
+from paper_checks.training.work import OutOfTime, Place, missing, perform_all
+
+OK, USAGE, UNFINISHED, INTERRUPTED = 0, 2, 3, 130
+RESULTS = "results.json"
+_QUICK = ("mlp-short",)  # of the tasks
+_QUICK_SEEDS = 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what is missing, print the tables, write results.json.
+
+    Returns 0; 2 for wrong usage or data; 3 if the time was over before all was done, 130 if
+    interrupted: the same command goes on.
+    """
+    options = _parser().parse_args(argv)
+    console = terminal.console()
+    try:
+        tasks = _tasks(options)
+        place = Place(
+            folder=options.out / "records",
+            path=options.data,
+            samples=options.samples,
+            device=options.device,
+            precision=options.precision,
+            epochs=options.epochs,
+            deadline=None if options.minutes is None else time.time() + 60 * options.minutes,
+        )
+        results = sweep(tasks, place, console, options)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE
+    except OutOfTime:
+        print("the time is over; the same command goes on", file=sys.stderr)
+        return UNFINISHED
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on", file=sys.stderr)
+        return INTERRUPTED
+    path = options.results or options.out / RESULTS
+    path.parent.mkdir(parents=True, exist_ok=True)
+    results.save(path)
+    tables.show(results, console)
+    console.print(f"{results.document['cpu_seconds']:.0f} s of CPU time in the runs. {path}")
+    return OK
+
+
+def sweep(
+    tasks: Sequence[Task], place: Place, console: Console, options: argparse.Namespace
+) -> Results:
+    """Tune, choose, test; what is there already is read."""
+    skipped = unavailable()
+    names = [
+        name for name in (options.schedules or SCHEDULES)
+        if name not in skipped
+    ]  # fmt: skip
+    for name, why in skipped.items():
+        console.print(f"{name} is left out: {why}", markup=False)
+    tuning_seeds = TUNING_SEEDS[: options.tuning_seeds]
+    spent = 0.0
+    tuned, chosen, tested = {}, {}, {}
+    trials: dict[str, list[Trial]] = {}
+    for task in tasks:
+        schedules = plan.schedules_of(task, names)
+        wanted = plan.to_tune(task, schedules, tuning_seeds)
+        trials[task.name] = [place.adapted(trial) for trial in wanted]
+    _perform(console, "tuning", sum(trials.values(), []), place, options.jobs)
+    for task in tasks:
+        tuned[task.name] = validation_errors(trials[task.name], place)
+        schedules = plan.schedules_of(task, names)
+        chosen[task.name] = plan.choose(task, schedules, tuned[task.name])
+        wanted = plan.to_test(task, chosen[task.name], options.seeds)
+        tested[task.name] = [place.adapted(trial) for trial in wanted]
+    _perform(console, "testing", sum(tested.values(), []), place, options.jobs)
+    for several in (*trials.values(), *tested.values()):
+        spent += sum(store.read(place.file(trial))["cpu_seconds"] for trial in several)
+    return collect(tasks, tuned, chosen, tested, skipped, place, spent)
+
+
+def _perform(
+    console: Console, stage: str, trials: Sequence[Trial], place: Place, jobs: int
+) -> None:
+    """Do what is missing under a progress bar, or with a line now and then in a log."""
+    todo = missing(trials, place, lambda text: console.print(text, markup=False, soft_wrap=True))
+    if len(todo) < len(trials):
+        console.print(f"{stage}: {len(trials) - len(todo)} of {len(trials)} runs are there already")
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("runs"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
+    start, every = time.perf_counter(), max(1, len(todo) // 10)
+    with bar:
+        under_way = bar.add_task(stage, total=len(todo))
+        for done, _ in enumerate(perform_all(todo, place, jobs), start=1):
+            bar.update(under_way, completed=done)
+            if not console.is_terminal and (done % every == 0 or done == len(todo)):
+                left = (time.perf_counter() - start) * (len(todo) - done) / done
+                console.print(f"{stage}: {done} of {len(todo)} runs, about {left:.0f} s left")
+
+
+def _tasks(options: argparse.Namespace) -> tuple[Task, ...]:
+    if options.task:
+        return tuple(named(name) for name in options.task)
+    if options.level == "full":
+        return DIGITS
+    if options.seeds is None:
+        options.seeds = _QUICK_SEEDS
+    options.tuning_seeds = 1
+    return tuple(replace(task, factors=()) for task in DIGITS if task.name in _QUICK)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m paper_checks.training.sweep",
+        description="Compare AutoDrop with other schedules by the protocol in "
+        "paper_checks/training/PROTOCOL.md. Finished runs are kept in --out; the same command goes "
+        "on after an interruption.",
+    )
+    add = parser.add_argument
+    add(
+        "--level", choices=get_args(Level), default="quick",
+        help="the tasks on digits: a slice, or all (default: %(default)s)",
+    )  # fmt: skip
+    add("--task", action="append", help=f"in place of --level, repeatable: {', '.join(TASKS)}")
+    add("--schedules", nargs="+", choices=tuple(SCHEDULES), help="only these (default: all)")
+    add("--data", help="images, for the tasks named cifar: see paper_checks/training/images.py")
+    add("--samples", type=int, help="how many of the training images or sequences to keep")
+    add("--epochs", type=int, help="in place of the task's")
+    add("--seeds", type=int, help="of every tested setting, in place of the task's")
+    add(
+        "--tuning-seeds", type=int, choices=(1, 2), default=len(TUNING_SEEDS),
+        help="(default: %(default)s)",
+    )  # fmt: skip
+    add("--device", default="cpu", help="cpu, cuda or cuda:N (default: %(default)s)")
+    add("--precision", choices=get_args(PrecisionName), default="float32")
+    add("--jobs", type=int, default=1, help="runs at a time (default: %(default)s)")
+    add("--minutes", type=float, help="start nothing new after so many; the next call goes on")
+    add("--out", type=Path, default=Path("runs/sweep"), help="(default: %(default)s)")
+    add("--results", type=Path, help=f"where to write the results (default: OUT/{RESULTS})")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
