@@ -126,7 +126,7 @@ def overall(decisions: Sequence[Decision]) -> Decision:
 
 
 def crippled(results: Results, task: str) -> tuple[str, ...]:
-    """Rivals whose mean final error at their best rate exceeds the constant rate's by the margin."""
+    """Rivals whose mean final error, at the best rate, exceeds the constant's by the margin."""
     found = {c.rival: c.theirs for c in comparisons(results, task)}
     return tuple(name for name, error in found.items() if error > found[CONSTANT] + MARGIN)
 

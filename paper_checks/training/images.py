@@ -1,13 +1,14 @@
 """Images in the formats that people have them in, decoded once.
 
 An .npz of encoded images (keys jpeg, offset, label, is_test, classes) or of raw ones (x uint8, y,
-is_test), CIFAR's python version as torchvision unpacks it, or a folder train/ and test/ with a folder
-of images for each class.
+is_test), CIFAR's python version as torchvision unpacks it, or folders train/ and test/, in each a
+folder of images for each class.
 """
 
 from __future__ import annotations
 
 import io
+import itertools
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -53,7 +54,7 @@ def load_images(path: str | Path, samples: int | None = None) -> Dataset:
     deviation = np.maximum(train.std(axis=(0, 2, 3), dtype=np.float64), 1e-12)
 
     def standardised(images: np.ndarray) -> torch.Tensor:
-        shift, scale = (np.float32(v)[:, None, None] for v in (mean, deviation))
+        shift, scale = (v.astype(np.float32)[:, None, None] for v in (mean, deviation))
         return torch.from_numpy(((images - shift) / scale).reshape(len(images), -1))
 
     labels = torch.from_numpy(y.astype(np.int64))
@@ -79,7 +80,7 @@ def _reader(path: Path) -> Callable[[Path], Images]:
     if (path / "train").is_dir() and (path / "test").is_dir():
         return _folders
     raise ValueError(
-        f"data must be an .npz, CIFAR's python version or a folder with train/ and test/, got {path}"
+        f"data must be an .npz, CIFAR's python version or hold train/ and test/, got {path}"
     )
 
 
@@ -95,7 +96,7 @@ def _archive(path: Path) -> Images:
         x = np.stack(
             [
                 _decoded(arrays["jpeg"][a:b].tobytes())
-                for a, b in zip(offset[:-1], offset[1:], strict=True)
+                for a, b in itertools.pairwise(offset.tolist())
             ]
         )
         y, names = arrays["label"], arrays["classes"]

@@ -38,7 +38,7 @@ class Curve:
 
         Raises ValueError for more counts than epochs, none and no epochs, or counts beyond `of`.
         """
-        if not 0 < epochs or len(wrong) > epochs:
+        if epochs < 1 or len(wrong) > epochs:
             raise ValueError(f"counts must be at most one an epoch, got {len(wrong)} for {epochs}")
         if any(not 0 <= count <= of for count in wrong):
             raise ValueError(f"counts must be in [0, {of}], got {min(wrong)} to {max(wrong)}")

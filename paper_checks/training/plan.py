@@ -1,7 +1,7 @@
 """Which runs the protocol asks for: those to tune with, what is chosen, those to test.
 
-A trial is a run of a task: a variant of a schedule at a base rate, with a seed, on the validation or
-on the test set. What is chosen depends on the tuning runs' errors alone.
+A trial is a run of a task: a variant of a schedule at a base rate, with a seed, on the validation
+or on the test set. What is chosen depends on the tuning runs' errors alone.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def to_test(
 
 
 def ablation(task: Task) -> tuple[Variant, ...]:
-    """AutoDrop with ρ, m or the window in place of the default, one at a time; the default first."""
+    """AutoDrop's default, and with ρ, m or the window in place of the default, one at a time."""
     epoch = -(-_training_samples(task) // task.config.batch_size)
     windows = [max(1, round(part * epoch)) for part in _WINDOWS]
     return (

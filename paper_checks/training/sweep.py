@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -56,13 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         results = sweep(tasks, place, console, options)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        sys.stderr.write(f"error: {error}\n")
         return USAGE
     except OutOfTime:
-        print("the time is over; the same command goes on", file=sys.stderr)
+        sys.stderr.write("the time is over; the same command goes on\n")
         return UNFINISHED
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on", file=sys.stderr)
+        sys.stderr.write("\ninterrupted; the same command goes on\n")
         return INTERRUPTED
     path = options.results or options.out / RESULTS
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,17 +91,21 @@ def sweep(
         schedules = plan.schedules_of(task, names)
         wanted = plan.to_tune(task, schedules, tuning_seeds)
         trials[task.name] = [place.adapted(trial) for trial in wanted]
-    _perform(console, "tuning", sum(trials.values(), []), place, options.jobs)
+    _perform(console, "tuning", _joined(trials), place, options.jobs)
     for task in tasks:
         tuned[task.name] = validation_errors(trials[task.name], place)
         schedules = plan.schedules_of(task, names)
         chosen[task.name] = plan.choose(task, schedules, tuned[task.name])
         wanted = plan.to_test(task, chosen[task.name], options.seeds)
         tested[task.name] = [place.adapted(trial) for trial in wanted]
-    _perform(console, "testing", sum(tested.values(), []), place, options.jobs)
+    _perform(console, "testing", _joined(tested), place, options.jobs)
     for several in (*trials.values(), *tested.values()):
         spent += sum(store.read(place.file(trial))["cpu_seconds"] for trial in several)
     return collect(tasks, tuned, chosen, tested, skipped, place, spent)
+
+
+def _joined(trials: Mapping[str, Sequence[Trial]]) -> list[Trial]:
+    return [trial for several in trials.values() for trial in several]
 
 
 def _perform(

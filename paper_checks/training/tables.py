@@ -16,10 +16,11 @@ from rich.console import Console
 from rich.table import Table
 
 from paper_checks import style, terminal
-from paper_checks.training import comparison_figure, decide
+from paper_checks.training import comparison_figure, decide, plan
 from paper_checks.training.decide import Comparison
 from paper_checks.training.measures import QUARTERS
-from paper_checks.training.results import COMMITTED, Results
+from paper_checks.training.paired import difference
+from paper_checks.training.results import COMMITTED, Results, named
 from paper_checks.training.schedules import SCHEDULES
 
 Row = tuple[str, ...]
@@ -63,14 +64,10 @@ def compared(found: Sequence[Comparison]) -> list[Row]:
 
 def ablation(results: Results, task: str) -> list[Row]:
     """A row a setting of AutoDrop at the first guess of the rate: mean final error, its change."""
-    from paper_checks.training import plan
-    from paper_checks.training.paired import difference
-    from paper_checks.training.results import named
-
     known = named(task)
     default, *others = plan.ablation(known)
     base = [run.curve.final for run in results.runs(task, default, known.guess)]
-    rows = [("default", f"{np.mean(base):.2f}", "", "")]
+    rows: list[Row] = [("default", f"{np.mean(base):.2f}", "", "")]
     for variant in others:
         errors = [run.curve.final for run in results.runs(task, variant, known.guess)]
         paired = difference(errors, base[: len(errors)])
@@ -129,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         results = Results.load(options.results)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        sys.stderr.write(f"error: {error}\n")
         return 2
     show(results, terminal.console())
     if options.figure is not None:
