@@ -12,6 +12,7 @@ import multiprocessing.connection
 import os
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -76,7 +77,9 @@ def perform(trial: Trial, place: Place) -> None:
             run = Run(trial.config, place.data(trial))
     start, before = time.process_time(), run.seconds
     diverged = None
-    with threads(trial.config.threads):
+    with threads(trial.config.threads), warnings.catch_warnings():
+        # Rates that have dropped to nothing move nothing, and AutoDrop says so in every run.
+        warnings.filterwarnings("ignore", "no angular velocity", RuntimeWarning)
         try:
             while not run.finished:
                 run.advance()
