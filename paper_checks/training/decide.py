@@ -146,8 +146,14 @@ def choice(results: Results, task: str, name: str, arm: Arm) -> Choice:
 
 
 def _values(results: Results, task: str, name: str, arm: Arm, measure: Measure) -> list[float]:
-    curves = results.curves(task, choice(results, task, name, arm))
-    return [measure(curve) for curve in curves]
+    """By seed, the seeds of AutoDrop's runs: otherwise there are no pairs. Raises ValueError."""
+    found, ours = (choice(results, task, n, arm) for n in (name, OURS))
+    runs = results.runs(task, found.variant, found.rate)
+    seeds = [run.seed for run in runs]
+    wanted = [run.seed for run in results.runs(task, ours.variant, ours.rate)]
+    if seeds != wanted:
+        raise ValueError(f"runs of {name} on {task} must have seeds {wanted}, got {seeds}")
+    return [measure(run.curve) for run in runs]
 
 
 def _decided(found: Sequence[Comparison], bounds: dict[str, float]) -> Decision:

@@ -6,6 +6,7 @@ results.curves("mlp", choice)       # one Curve per seed
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from collections.abc import Iterable, Mapping
@@ -66,6 +67,14 @@ class Results:
     def tasks(self) -> tuple[str, ...]:
         """Names of the tasks."""
         return tuple(self.document["tasks"])
+
+    def label(self, task: str) -> str:
+        """The task in words."""
+        return str(self._task(task)["label"])
+
+    def made_here(self) -> bool:
+        """Whether torch's version and the processor are the ones of the results."""
+        return self.document["platform"] == _platform()
 
     def epochs(self, task: str) -> int:
         """The budget."""
@@ -145,7 +154,7 @@ def collect(
             "torch": str(torch.__version__),
             "numpy": np.__version__,
         },
-        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "platform": _platform(),
         "device": place.device,
         "cpu_seconds": round(seconds, 1),
         "skipped": dict(skipped),
@@ -195,9 +204,15 @@ def collect(
     return Results(document)
 
 
-def curve_of(record: Mapping[str, Any]) -> Curve:
-    """The curve of a record, as `store.read` gives it."""
-    return _curve(record)
+def _platform() -> str:
+    """A digest of all that decides how sums round."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    model = next((line for line in lines if line.startswith("model name")), platform.processor())
+    parts = (model, platform.machine(), torch.backends.cpu.get_cpu_capability(), torch.__version__)
+    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:12]
 
 
 def _curve(record: Mapping[str, Any]) -> Curve:

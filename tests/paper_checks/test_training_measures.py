@@ -230,3 +230,12 @@ def test_bounds_are_strict() -> None:
     assert not Interval(0.0, 0.0, 0.0, 2).below()
     assert not Interval(0.0, 0.0, 0.0, 2).above()
     assert not Interval(math.nan, math.nan, math.nan, 2).below()
+
+
+def test_runs_that_are_no_pairs_are_refused() -> None:
+    """Negative control: the seeds of a rival shifted by one."""
+    found = one_arm(autodrop=SEEDS, constant=plus(1), multistep=plus(0))
+    for run in found.document["tasks"]["task"]["runs"]:
+        run["seed"] += run["variant"] == "multistep"
+    with pytest.raises(ValueError, match="runs of multistep on task must have seeds"):
+        decide.comparisons(found, "task")
