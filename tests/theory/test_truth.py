@@ -186,3 +186,17 @@ def test_tolerances_and_rates_out_of_range():
             settled(stage, D, 0)
     with pytest.raises(ValueError, match="must be < 2"):
         stage_truth(PAPER, SGD, StepwiseSchedule([0.11], [100]))
+
+
+def test_the_exact_expected_cosine_crosses_with_the_ratio():
+    """n_eff ≈ 100: arccos E cos, by its double integral, is within 5 % at the same window.
+
+    With n_eff = 2.5 (i^−1.5, n = 40, α = 0.06 after 0.12) it is 7 windows of 31 later.
+    """
+    schedule = StepwiseSchedule.constant(0.03, 30)
+    (found,) = stage_truth(PAPER, SGD, schedule)
+    window = found.angle_saturated - 3
+    run = moments.evolve(PAPER, SGD, schedule)
+    first, before, here = np.arccos(run.expected_cosine([0, window - 1, window], tolerance=1e-6))
+    limit = math.acos(saturation.expected_cosine(PAPER, 0.03, tolerance=1e-6))
+    assert abs(before - limit) > 0.05 * abs(first - limit) >= abs(here - limit)
