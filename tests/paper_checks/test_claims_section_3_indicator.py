@@ -177,7 +177,7 @@ PLANTS = {
         ideal_rules,
         "realised",
         _other_rule,
-        "the rule with ρ = ½",
+        "the rule with ρ = ½, k = 1",
     ),
     "twice the noise": Plant(
         indicator.avoids_short_horizon_bias,
