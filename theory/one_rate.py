@@ -148,6 +148,8 @@ def at_one_rate(
     def forms(rows: list[Array], pairs: list[tuple[int, int]], stride: int, count: int) -> Array:
         """leftᵀ D_t right for each pair of rows, as forms on D: (count, pairs, m n)."""
         power = np.linalg.matrix_power(M, stride)
+        if len(parts) == 1:  # β = 0: x does not read d, and a mode is a number
+            rows, power = [row[:, :1] for row in rows], power[:, :1, :1]
         moved = [_moved_rows(row, power, count) for row in rows]
         form = np.empty((count, len(pairs), len(parts), n))
         for i, (left, right) in enumerate(pairs):
@@ -180,10 +182,11 @@ def at_one_rate(
 
 
 def _moved_rows(row: Array, power: Array, count: int) -> Array:
-    """row · powerʲ for j = 0 … count − 1, by doubling: (count, n, 2)."""
+    """row · powerʲ for j = 0 … count − 1, by doubling: (count, n, m), m that of the row (n, m)."""
     rows = row[None]
     while len(rows) < count:
-        rows = np.concatenate([rows, np.einsum("jni,nik->jnk", rows, power)])
+        after = rows * power[:, 0] if row.shape[1] == 1 else (rows[..., None, :] @ power)[..., 0, :]
+        rows = np.concatenate([rows, after])
         power = power @ power
     return rows[:count]
 

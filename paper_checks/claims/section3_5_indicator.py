@@ -693,7 +693,7 @@ def avoids_short_horizon_bias(context: Context) -> Outcome:
         times = np.unique(np.geomspace(1, horizons[-1], 60).astype(int))
         right.loglog(times, _risks(problem, schedule, times), color=style.PALETTE[color])
     right.plot(horizons, unit, "*", color=style.PALETTE["ink"], markersize=9, label="oracle")
-    left.set(xscale="log", yscale="log", ylim=(1e-6, 0.1), xlabel="iteration", ylabel="rate",
+    left.set(xscale="log", yscale="log", ylim=(1e-8, 0.1), xlabel="iteration", ylabel="rate",
              title="Rates")  # fmt: skip
     right.set(xlabel="iteration", ylabel="E f", title="Exact risk")
     left.legend(loc="lower left")
