@@ -25,7 +25,7 @@ OK, BELOW, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the test bed, print the tables, write results.json and three figures.
+    """Run the test bed, print the tables, write results.json and the figures.
 
     Returns 0; 1 if a rule beats the oracle beyond its interval, or a control that cheats is not
     exposed; 2 for wrong usage; 130 if interrupted, after which the same command goes
@@ -159,6 +159,7 @@ def _write(scored: dict[str, Any], out: Path) -> None:
         ("regret", figures.regret_figure),
         ("timing", figures.timing_figure),
         ("equivariance", figures.equivariance_figure),
+        ("sensitivity", figures.sensitivity_figure),
     ):
         style.save_svg(draw(scored), out / f"{name}.svg")
 

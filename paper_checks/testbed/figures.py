@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from paper_checks import style
 from paper_checks.testbed.summary import HELD_OUT, TUNED
 
-__all__ = ["equivariance_figure", "regret_figure", "timing_figure"]
+__all__ = ["equivariance_figure", "regret_figure", "sensitivity_figure", "timing_figure"]
 
 _MARKS = "os^Dv<>Pp*Xh"
 
@@ -86,6 +86,35 @@ def timing_figure(results: Mapping[str, Any]) -> Figure:
             title="Drops against the truth",
         )
         axis.legend(ncols=2)
+    return figure
+
+
+def sensitivity_figure(results: Mapping[str, Any]) -> Figure:
+    """Every setting of every rule and schedule: the recommended one filled, the others open."""
+    rows = results["rows"]
+    with style.applied():
+        figure, axis = style.new_figure(height=1.2 + 0.34 * len(rows))
+        for i, row in enumerate(rows):
+            for name, colour, shift in (
+                (TUNED, style.PALETTE["blue"], -0.14),
+                (HELD_OUT, style.PALETTE["vermillion"], 0.14),
+            ):
+                for setting, found in row["by_setting"][name].items():
+                    chosen = setting == row["recommended"]
+                    axis.plot(
+                        found["geometric"]["value"], i + shift, "o", color=colour,
+                        markerfacecolor=colour if chosen else "none",
+                        label=name if i == 0 and chosen else None,
+                    )  # fmt: skip
+        axis.set_yticks(np.arange(len(rows)), [row["name"] for row in rows])
+        axis.invert_yaxis()
+        axis.axvline(1, color=style.PALETTE["ink"], lw=1)
+        axis.set(
+            xscale="log",
+            xlabel="risk/oracle's risk, geometric mean; filled: the recommended setting",
+            title="Sensitivity to the settings",
+        )
+        axis.legend()
     return figure
 
 

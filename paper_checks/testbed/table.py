@@ -20,7 +20,7 @@ def _number(value: float) -> str:
     if math.isnan(value):
         return "-"
     if value >= 1e5:
-        return f"{value:.0e}".replace("e+0", "e")
+        return f"{value:.0e}".replace("e+0", "e").replace("e+", "e")
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
