@@ -57,6 +57,9 @@ def regret_figure(results: Mapping[str, Any]) -> Figure:
         left.axvline(1, color=style.PALETTE["ink"], lw=1)
         right.set(xscale="log", yscale="log", xlabel="horizon T", title="Regret by horizon")
         right.axhline(1, color=style.PALETTE["ink"], lw=1)
+        horizons = rules[0]["groups"][TUNED]["horizons"]
+        right.set_xticks(horizons, [f"{T:,}".replace(",", "\u2009") for T in horizons], fontsize=8)
+        right.minorticks_off()
         figure.legend(*left.get_legend_handles_labels(), ncols=2, loc="outside lower center")
     return figure
 
@@ -85,7 +88,7 @@ def timing_figure(results: Mapping[str, Any]) -> Figure:
             ylabel="premature drops",
             title="Drops against the truth",
         )
-        axis.legend(ncols=2)
+        figure.legend(*axis.get_legend_handles_labels(), ncols=3, loc="outside lower center")
     return figure
 
 
@@ -123,7 +126,7 @@ def equivariance_figure(results: Mapping[str, Any]) -> Figure:
     rules = _rules(results)
     stretches = np.array(results["settings"]["stretches"])
     with style.applied():
-        figure, axis = style.new_figure(height=4.6)
+        figure, axis = style.new_figure(height=5.6)
         for i, (row, colour) in enumerate(zip(rules, _colours(len(rules)), strict=True)):
             times = np.array(row["senses"][row["best"]]["drop_times"], dtype=np.float64)[:, 0]
             axis.plot(
@@ -138,5 +141,7 @@ def equivariance_figure(results: Mapping[str, Any]) -> Figure:
             ylabel="first drop (median iteration)",
             title="Equivariance",
         )
-        axis.legend(fontsize=7.5, ncols=2)
+        axis.set_xticks(stretches, [f"{c:g}" for c in stretches])
+        axis.minorticks_off()
+        figure.legend(*axis.get_legend_handles_labels(), ncols=2, loc="outside lower center")
     return figure
