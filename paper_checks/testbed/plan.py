@@ -66,7 +66,7 @@ def tasks(level: Level) -> tuple[Task, ...]:
     ]
     for instance in suite.quadratic_instances(quick=quick):
         for method in suite.METHODS:
-            if method == "sgd" or (instance.momentum and not quick):
+            if method == "sgd" or (instance.quick and not quick):
                 found.append(_instance_task(instance, method, level.horizons))
     if not quick:
         found += [

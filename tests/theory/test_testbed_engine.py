@@ -200,9 +200,12 @@ def test_the_schedule_of_a_trajectory_is_the_one_that_was_used():
         schedule = run.schedule(s)
         assert len(schedule) == 400
         assert len(schedule.rates) == 1 + (run.drops.of(s)[0] < 400).sum()
+        assert run.drops.of(s)[0].tolist() == sorted(run.drops.of(s)[0])
         rates = np.asarray(schedule)
         assert rates[0] == RATE
         assert (np.diff(rates) <= 0).all()
+    assert (np.diff(run.drops.iteration) >= 0).all()  # over the blocks of trajectories
+    assert set(run.drops.trajectory) == set(range(52))
     assert run.rate[51, 0] == run.drops.of(51)[1][-1]
 
 

@@ -26,6 +26,8 @@ __all__ = ["Gaussian", "MovingAverage", "Scalar", "Snapshots", "window_angles"]
 
 Array = NDArray[np.float64]
 
+_SQUARE_DEGREES = (180 / np.pi) ** 2
+
 
 class _Tracking:
     """Which trajectories have an angle: three windows since the start, or since one stood still."""
@@ -133,7 +135,7 @@ class Gaussian:
         angles = window_angles(weights, self.window)
         tail = _Tail(len(weights), m)
         smoothed = np.full(len(weights), np.nan)
-        age = np.arange(m - 1, -1, -1.0)
+        ages = -0.5 * np.arange(m - 1, -1, -1.0) ** 2
         threshold = np.radians(self.threshold)
 
         def observe(seen: Observation) -> Array | None:
@@ -145,13 +147,15 @@ class Gaussian:
             ready = (tail.count >= m) & ~np.isnan(ω)
             if not ready.any():
                 return None
-            B = tail.values
-            σ = np.minimum(np.degrees(B.std(axis=1)), m / 2)
+            # With differences from the last angle, equal angles give exactly that angle and σ = 0.
+            last = tail.values[:, -1]
+            D = tail.values - last[:, None]
+            variance = np.maximum(row_dot(D, D) / m - (D.sum(axis=1) / m) ** 2, 0.0)
+            σσ = np.minimum(_SQUARE_DEGREES * variance, m * m / 4)
             with np.errstate(divide="ignore", invalid="ignore"):
-                K = np.exp(-0.5 * (age / σ[:, None]) ** 2)
-            K[:, -1] = 1.0  # also where σ = 0: the last angle itself
-            last = B[:, -1]
-            C = last + row_dot(K, B - last[:, None]) / K.sum(axis=1)
+                K = np.exp(ages / σσ[:, None])
+            K[:, -1] = 1.0  # also where σ = 0
+            C = last + row_dot(K, D) / K.sum(axis=1)
             drop = ready & (C - smoothed < threshold)  # False where there is no C before
             smoothed = np.where(drop, np.nan, np.where(ready, C, smoothed))
             tail.count[drop] = 0

@@ -44,7 +44,7 @@ class Instance:
 
     name : of the instance; spectrum : the family, by which instances are held out.
     largest : α_0 times this is the first step; a_max where the noise is additive.
-    quick : whether it is part of the quick level.   momentum : whether it is run with momentum too.
+    quick : whether it is part of the quick level, and run with momentum at the full one.
     """
 
     name: str
@@ -53,7 +53,6 @@ class Instance:
     largest: float
     held_out: bool = False
     quick: bool = False
-    momentum: bool = False
     step: float = _STEP
 
     def rate(self, method: UnifiedMomentum) -> float:
@@ -129,7 +128,6 @@ def _instance(
         largest=float(a.max()),
         held_out=spectrum in _HELD_OUT,
         quick=quick,
-        momentum=quick or (spectrum == "one curvature" and n == 20),
     )
 
 
