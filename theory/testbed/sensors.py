@@ -76,7 +76,7 @@ class Distance:
     ratio : q > 1.  first : the exponent k_0 ≥ 1 of the burn-in q^{k_0}.  threshold : in (0, 2].
 
     Source: Pesme, Dieuleveut and Flammarion, "On convergence-diagnostic based step sizes for
-    stochastic gradient descent", ICML 2020, Algorithm 4; q = 1.5, k_0 = 5, threshold 0.6, halving.
+    stochastic gradient descent", ICML 2020: q = 1.5, k_0 = 5, threshold 0.6, halving.
     """
 
     ratio: float = 1.5
@@ -135,7 +135,7 @@ class WeightNorm:
     window : updates per epoch.  Its last decay, near the end of training, needs the horizon and is
     left out.
 
-    Source: Lewkowycz, "How to decay your learning rate", arXiv 2103.12682 (2021), Algorithm 1.
+    Source: Lewkowycz, "How to decay your learning rate", arXiv 2103.12682 (2021).
     """
 
     window: int = 64

@@ -37,7 +37,7 @@ class StationarityTest:
 
     Sources: Lang, Xiao and Zhang, "Using statistics to automate stochastic optimization", NeurIPS
     2019; Zhang, Lang, Liu and Xiao, "Statistical adaptive stochastic gradient methods", arXiv
-    2002.10597 (2020), Algorithm 2; the details are those of the authors' package `statopt`.
+    2002.10597 (2020); the details are those of the authors' package `statopt`.
     """
 
     period: int = 100
