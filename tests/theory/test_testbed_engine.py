@@ -157,23 +157,26 @@ LEAST_SQUARES = worlds.LeastSquares(np.array([1.0, 0.3, 0.1]), 0.2, np.full(3, 2
 
 
 @pytest.mark.parametrize(
-    ("world", "method"),
-    [(WORLD, each) for each in METHODS] + [(LEAST_SQUARES, SGD)],
+    ("world", "method", "rate"),
+    [*((WORLD, each, RATE) for each in METHODS), (LEAST_SQUARES, SGD, 0.4)],
     ids=["sgd", "heavy ball", "nesterov", "least squares"],
 )
-def test_mean_risks_are_the_expected_ones(world, method):
-    """Means of 2000 trajectories; false-alarm probability 1e-6 over the three horizons."""
+def test_mean_risks_are_the_expected_ones(world, method, rate):
+    """Means of 4000 trajectories; false-alarm probability 1e-6 over the three horizons.
+
+    For least squares, with few heavy-tailed risks, the normal law is a rough approximation.
+    """
     shares = np.geomspace(1, 0.05, 120)
-    S, horizons = 2000, [10, 60, 120]
+    S, horizons = 4000, [3, 20, 120]
     (run,) = engine.simulate(
-        world, method, [open_loop.Clock(shares, "clock")], learning_rate=RATE, horizons=horizons,
+        world, method, [open_loop.Clock(shares, "clock")], learning_rate=rate, horizons=horizons,
         trajectories=S, seed=1,
     )  # fmt: skip
-    exact = open_loop.expected_risks(world, method, RATE * shares[None], horizons)[0]
+    exact = open_loop.expected_risks(world, method, rate * shares[None], horizons)[0]
     z = (run.risk.mean(axis=0) - exact) / (run.risk.std(axis=0, ddof=1) / np.sqrt(S))
     assert (abs(z) < critical_z(3)).all(), z
-    # The control: rates that are 10 % larger are noticed at the first horizon or the last one.
-    other = open_loop.expected_risks(world, method, 1.1 * RATE * shares[None], horizons)[0]
+    # The control: rates that are 10 % larger are noticed at one of the horizons.
+    other = open_loop.expected_risks(world, method, 1.1 * rate * shares[None], horizons)[0]
     z = (run.risk.mean(axis=0) - other) / (run.risk.std(axis=0, ddof=1) / np.sqrt(S))
     assert (abs(z) > critical_z(3)).any(), z
 
