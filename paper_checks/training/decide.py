@@ -19,7 +19,7 @@ from paper_checks.training.results import Results
 MARGIN = 0.5  # percentage points of the test error
 OURS, BASELINE, CONSTANT = "autodrop", "multistep", "constant"
 # Other forms of AutoDrop are shown beside it and are no rivals.
-OWN = ("autodrop", "autodrop-64", "autodrop-arxiv")
+OWN = ("autodrop", "autodrop-64", "autodrop-arxiv", "variance-ratio")
 
 Measure = Callable[[Curve], float]
 

@@ -30,6 +30,7 @@ from torch.optim.lr_scheduler import (
 )
 
 from autodrop import AutoDrop
+from autodrop.detectors import VarianceRatio
 from paper_checks.training.hypergradient import Hypergradient
 
 if TYPE_CHECKING:
@@ -147,6 +148,10 @@ def _arxiv(optimizer: Optimizer, config: Config, epoch: int) -> AutoDrop:
     return AutoDrop.arxiv2021(optimizer, window=epoch)
 
 
+def _variance_ratio(optimizer: Optimizer, config: Config, epoch: int) -> AutoDrop:
+    return AutoDrop(optimizer, config.window_for(epoch), detector=VarianceRatio())
+
+
 def _constant(optimizer: Optimizer, config: Config, epoch: int) -> None:
     return None
 
@@ -220,6 +225,7 @@ SCHEDULES: dict[str, Entry] = {
     "autodrop": Entry("AutoDrop", _autodrop),
     "autodrop-64": Entry("AutoDrop, window 64", _literal_window),
     "autodrop-arxiv": Entry("AutoDrop, arXiv rule", _arxiv),
+    "variance-ratio": Entry("AutoDrop, variance ratio", _variance_ratio),
     "constant": Entry("constant", _constant, "never"),
     "multistep": Entry("MultiStepLR", _multistep, "epoch", also=((("recipe", 1),),)),
     "cosine": Entry("CosineAnnealingLR", _cosine),
