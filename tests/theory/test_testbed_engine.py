@@ -212,6 +212,23 @@ def test_the_schedule_of_a_trajectory_is_the_one_that_was_used():
     assert run.rate[51, 0] == run.drops.of(51)[1][-1]
 
 
+class _Halves:
+    name = "halves"
+
+    def start(self, weights, rates):
+        return lambda seen: np.full(len(weights), 0.5)
+
+
+def test_rates_do_not_underflow():
+    """2000 halvings are 1e-602; the schedule stays one, and what does not lower is no drop."""
+    (run,) = engine.simulate(
+        WORLD, SGD, [_Halves()], learning_rate=RATE, horizons=[2000], trajectories=2, seed=0
+    )
+    assert run.rate[0, 0] == pytest.approx(1e-30 * RATE)
+    assert len(run.drops.of(0)[0]) == 100  # 2⁻¹⁰⁰ < 1e-30 < 2⁻⁹⁹
+    assert len(run.schedule(1)) == 2000
+
+
 class _Rises:
     name = "rises"
 

@@ -28,6 +28,8 @@ Array = NDArray[np.float64]
 
 BLOCK = 50  # trajectories advanced together: large enough for numpy, small enough for a cache
 _CHUNK = 64  # iterations whose samples are drawn at once
+# Of the first rate: with less nothing moves any more, and after enough drops it would underflow.
+_LEAST = 1e-30
 
 
 class Drops(NamedTuple):
@@ -93,7 +95,7 @@ def simulate(
     trajectories : S ≥ 1, for each contender.
     seed : of the samples.
 
-    Returns one `Run` for each contender.
+    Returns one `Run` for each contender.  A rate never falls below 1e-30 of the first one.
 
     Raises
     ------
@@ -177,6 +179,7 @@ def _block(
     previous, G, scratch = np.empty_like(x), np.empty_like(x), np.empty_like(x)
     d = np.zeros_like(x) if β else None
     rates = np.tile(first_rates[:, None], S)
+    least = _LEAST * first_rates
     observers = [each.start(x[r] + origin, rates[r].copy()) for r, each in enumerate(contenders)]
     logs = [_Log() for _ in contenders]
     risk, rate = np.empty((R, S, len(horizons))), np.empty((R, S, len(horizons)))
@@ -208,9 +211,10 @@ def _block(
                 )
                 if factors is not None:
                     factors = _checked(contenders[r], factors, S)
-                    dropped = factors < 1
+                    lower = np.maximum(rates[r] * factors, least[r])
+                    dropped = lower < rates[r]
                     if dropped.any():
-                        rates[r] *= factors
+                        rates[r] = lower
                         logs[r].add(t, dropped, rates[r], which.start)
             if t in horizons:
                 h = horizons.index(t)
