@@ -97,6 +97,8 @@ def run(
 
     shared : the ranks of torchrun, this being rank 0; then all tasks are shared out, and `jobs` is
         not used.
+
+    Raises RuntimeError after all others are done if a task failed, with what it raised as cause.
     """
     parts = out / "parts"
     parts.mkdir(parents=True, exist_ok=True)
@@ -111,18 +113,36 @@ def run(
             yield task, pickle.loads(path.read_bytes())
         else:
             left.append(task)
-    if jobs == 1:
-        for task in left:
-            yield task, _kept(_path(parts, task, level, seed), work(task, level, seed))
-        return
-    # Fresh processes: forked ones would inherit torch's threads.
+    failures = []
+    found = _one_by_one(left, level, seed) if jobs == 1 else _spread(left, level, seed, jobs)
+    for task, result in found:
+        if isinstance(result, Exception):
+            failures.append((task.name, result))
+        else:
+            yield task, _kept(_path(parts, task, level, seed), result)
+    if failures:
+        names = "; ".join(name for name, _ in failures)
+        raise RuntimeError(f"failed: {names}; what is finished is kept") from failures[0][1]
+
+
+def _one_by_one(left: list[Task], level: Level, seed: int) -> Iterator[tuple[Task, Any]]:
+    """The result of each, or what it raised."""
+    for task in left:
+        try:
+            result = work(task, level, seed)
+        except Exception as error:
+            result = error
+        yield task, result
+
+
+def _spread(left: list[Task], level: Level, seed: int, jobs: int) -> Iterator[tuple[Task, Any]]:
+    """The same over processes; fresh ones, since forked ones would inherit torch's threads."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_single_thread) as pool:
         futures = {pool.submit(work, task, level, seed): task for task in left}
         try:
             for done in as_completed(futures):
-                task = futures[done]
-                yield task, _kept(_path(parts, task, level, seed), done.result())
+                yield futures[done], done.exception() or done.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -48,8 +48,26 @@ def test_a_second_run_computes_nothing(finished, monkeypatch):
     assert (finished / "results.json").read_bytes() == before
     # Results of other code are not reused.
     monkeypatch.setattr(working, "_code", lambda: "other")
-    with pytest.raises(AssertionError, match="computed again"):
+    with pytest.raises(RuntimeError, match="failed"):
         command.main(["--jobs", "1", "--out", str(finished)])
+
+
+def test_a_task_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):
+    def some(task, level, seed):
+        if task.kind == "audit":
+            raise ArithmeticError("not today")
+        return task.name
+
+    planned = plan.tasks(TINY)
+    monkeypatch.setattr(working, "work", some)
+    options = {"jobs": 1, "seed": 0, "out": tmp_path}
+    done = []
+    with pytest.raises(RuntimeError, match="failed: audit; what is finished is kept") as raised:
+        done.extend(name for _, name in working.run(planned, TINY, **options))
+    assert isinstance(raised.value.__cause__, ArithmeticError)
+    monkeypatch.setattr(working, "work", lambda task, *_: "again")
+    again = {task.name: name for task, name in working.run(planned, TINY, **options)}
+    assert again == {task.name: task.name for task in planned} | {"audit": "again"}
 
 
 def test_results_are_strict_json_with_every_setting(finished):
