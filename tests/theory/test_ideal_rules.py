@@ -186,3 +186,20 @@ def test_bad_runs():
         Stages(None, SGD)
     with pytest.raises(TypeError, match="method must be a UnifiedMomentum"):
         Stages(PAPER, None)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [AngleAtLimit(0.1, 0.5, Window(4)), AngleAtLimit(0.1, 0.5, Window(4), average=3),
+     RiskAtFloor(0.3, 0.1), Clock(70, 0.5)],
+    ids=str,
+)  # fmt: skip
+def test_an_event_is_seen_when_it_is_over_and_not_before(rule):
+    stages = Stages(PAPER, SGD)
+    stage = stages.at(0.03, rule.window.at(0.6))
+    D = stage.from_moments(PAPER.start[None] ** 2)
+    time = rule.event(stages, stage, D, 1000)
+    assert 12 < time < 1000
+    assert rule.event(stages, stage, D, time) == time
+    assert rule.event(stages, stage, D, time - 1) is None
+    assert rule.event(stages, stage, D, 1) is None

@@ -200,3 +200,18 @@ def test_the_exact_expected_cosine_crosses_with_the_ratio():
     first, before, here = np.arccos(run.expected_cosine([0, window - 1, window], tolerance=1e-6))
     limit = math.acos(saturation.expected_cosine(PAPER, 0.03, tolerance=1e-6))
     assert abs(before - limit) > 0.05 * abs(first - limit) >= abs(here - limit)
+
+
+def test_a_risk_that_leaves_after_a_long_time():
+    """f − floor = e^{−2h₂t} − e^{−2h₁t} stays below 0.2 for 1100 iterations, and is above for 10⁶.
+
+    Nothing that is seen in between says so: only the bound on what the modes may still do.
+    """
+    h = np.array([1e-4, 1e-6])
+    stage = at_one_rate(NoisyQuadratic([1.0, 0.01], 0.1, 0.0), SGD, h[0])
+    D = np.array([[-2.0, 200.0]])  # a D/2 = −1, 1
+    inside = stage.risk(D, 0, 1, 1000) - stage.floor
+    assert inside.max() < 0.2
+    # The other exponential is gone by then.
+    want = math.log(5) / (-2 * math.log1p(-h[1]))
+    assert risk_settled(stage, D, 0.2) == pytest.approx(want, rel=1e-9, abs=1)
