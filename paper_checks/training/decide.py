@@ -75,16 +75,16 @@ def comparisons(
     return tuple(found)
 
 
-def generalization(results: Results, task: str) -> Decision:
-    """Decision 1 on a task."""
-    found = comparisons(results, task, "rate", final)
+def generalization(results: Results, task: str, arm: Arm = "rate") -> Decision:
+    """Decision 1 on a task; another arm than the protocol's decides nothing."""
+    found = comparisons(results, task, arm, final)
     bounds = {c.rival: MARGIN if c.rival == BASELINE else 0.0 for c in found}
     return _decided(found, bounds)
 
 
-def acceleration(results: Results, task: str) -> Decision:
+def acceleration(results: Results, task: str, arm: Arm = "rate") -> Decision:
     """Decision 2 on a task. Its two intervals hold together with those of the other rivals."""
-    found = [c for c in comparisons(results, task, "rate", area) if c.rival in (BASELINE, CONSTANT)]
+    found = [c for c in comparisons(results, task, arm, area) if c.rival in (BASELINE, CONSTANT)]
     return _decided(found, {c.rival: 0.0 for c in found})
 
 

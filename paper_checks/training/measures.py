@@ -43,13 +43,11 @@ class Curve:
         if any(not 0 <= count <= of for count in wrong):
             raise ValueError(f"counts must be in [0, {of}], got {min(wrong)} to {max(wrong)}")
         counts = [*wrong, *[round(CHANCE * of)] * (epochs - len(wrong))]
-        at = {max(1, round(part * epochs)) for part in QUARTERS}
-        at |= {max(1, round(i * epochs / _POINTS)) for i in range(1, _POINTS + 1)}
         lowest: list[tuple[int, int]] = []
         for epoch, count in enumerate(counts, start=1):
             if not lowest or count < lowest[-1][1]:
                 lowest.append((epoch, count))
-        points = tuple((epoch, counts[epoch - 1]) for epoch in sorted(at))
+        points = tuple((epoch, counts[epoch - 1]) for epoch in _kept(epochs))
         return cls(of, epochs, points, sum(counts), tuple(lowest))
 
     @property
@@ -79,21 +77,24 @@ class Curve:
                 return epoch
         return self.epochs
 
-    def as_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return {
-            "points": [list(pair) for pair in self.points],
-            "total": self.total,
-            "lowest": [list(pair) for pair in self.lowest],
-        }
+    def as_list(self) -> list[Any]:
+        """As JSON has it: counts at the points, their total, and the pairs of `lowest` in turn."""
+        flat = [number for pair in self.lowest for number in pair]
+        return [[wrong for _, wrong in self.points], self.total, flat]
 
     @classmethod
-    def from_dict(cls, entry: dict[str, Any], of: int, epochs: int) -> Curve:
-        """From `as_dict`."""
-        points, lowest = (
-            tuple((int(a), int(b)) for a, b in entry[name]) for name in ("points", "lowest")
-        )
-        return cls(of, epochs, points, int(entry["total"]), lowest)
+    def from_list(cls, entry: list[Any], of: int, epochs: int) -> Curve:
+        """From `as_list`."""
+        counts, total, flat = entry
+        points = tuple(zip(_kept(epochs), counts, strict=True))
+        lowest = tuple(zip(flat[::2], flat[1::2], strict=True))
+        return cls(of, epochs, points, total, lowest)
+
+
+def _kept(epochs: int) -> list[int]:
+    """The epochs that are kept of a curve."""
+    at = {max(1, round(part * epochs)) for part in QUARTERS}
+    return sorted(at | {max(1, round(i * epochs / _POINTS)) for i in range(1, _POINTS + 1)})
 
 
 def counts_of(accuracies: Sequence[float], of: int) -> list[int]:

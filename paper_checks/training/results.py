@@ -99,12 +99,10 @@ class Results:
         entry = self._task(task)
         found = [
             Tested(
-                r["variant"], r["rate"], r["seed"],
-                Curve.from_dict(r["curve"], entry["test"], entry["epochs"]),
-                r["drops"], r["final_rate"], r["diverged"], r["seconds"], r["weights"],
+                name, rate, seed, Curve.from_list(curve, entry["test"], entry["epochs"]), *rest
             )
-            for r in entry["runs"]
-            if r["variant"] == variant.name and r["rate"] == rate
+            for name, α, seed, curve, *rest in entry["runs"]
+            if name == variant.name and rate == α
         ]  # fmt: skip
         if not found:
             raise KeyError(f"no runs of {variant.name} at {rate:g} on {task}")
@@ -145,7 +143,8 @@ def collect(
     """The document of finished records.
 
     For each task: sizes, what tuning saw ("tuning": variant, rate, validation errors), what it
-    chose ("choices": schedule, arm) and every run on the test set ("runs").
+    chose ("choices": schedule, arm) and every run on the test set ("runs": the fields of `Tested`,
+    the curve as `Curve.as_list`).
     """
     document: dict[str, Any] = {
         "format": FORMAT,
@@ -169,17 +168,17 @@ def collect(
             curves = record["curves"]
             rates = curves["learning_rate"]
             runs.append(
-                {
-                    "variant": trial.variant.name,
-                    "rate": trial.config.learning_rate,
-                    "seed": trial.config.seed,
-                    "curve": _curve(record).as_dict(),
-                    "drops": len(record["drops"]),
-                    "final_rate": float(f"{rates[-1]:.4g}") if rates else 0.0,
-                    "diverged": record["diverged"],
-                    "seconds": round(record["seconds"], 2),
-                    "weights": record["weights"][:12],
-                }
+                [
+                    trial.variant.name,
+                    trial.config.learning_rate,
+                    trial.config.seed,
+                    _curve(record).as_list(),
+                    len(record["drops"]),
+                    float(f"{rates[-1]:.4g}") if rates else 0.0,
+                    record["diverged"],
+                    round(record["seconds"], 1),
+                    record["weights"][:12],
+                ]
             )
         config = {**asdict(task.config), "epochs": first["config"]["epochs"]}
         document["tasks"][task.name] = {

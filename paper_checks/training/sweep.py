@@ -44,6 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     console = terminal.console()
     try:
+        for name, least in (("seeds", 2), ("jobs", 1), ("epochs", 1)):
+            value = getattr(options, name)
+            if value is not None and value < least:
+                raise ValueError(f"--{name} must be >= {least}, got {value}")
         tasks = _tasks(options)
         place = Place(
             folder=options.out / "records",
@@ -163,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", help="images, for the tasks named cifar: see paper_checks/training/images.py")
     add("--samples", type=int, help="how many of the training images or sequences to keep")
     add("--epochs", type=int, help="in place of the task's")
-    add("--seeds", type=int, help="of every tested setting, in place of the task's")
+    add("--seeds", type=int, help="of every tested setting, ≥ 2, in place of the task's")
     add(
         "--tuning-seeds", type=int, choices=(1, 2), default=len(TUNING_SEEDS),
         help="(default: %(default)s)",

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from paper_checks.claim import Context, Outcome, Verdict
+from paper_checks.claim import Context, Outcome, Verdict, registry
 from paper_checks.claims import section3_4_networks
 from paper_checks.claims import section6_2_training as claims
 from paper_checks.outcome import execute
 from paper_checks.training import Config, Record, decide, load_digits, train
 from paper_checks.training.decide import Decision
 from paper_checks.training.reset import Around, angles_around_drop
+from paper_checks.training.results import Results
 
 
 def failed(outcome: Outcome) -> set[str]:
@@ -158,3 +160,114 @@ def test_angles_around_a_drop() -> None:
     for factor in (0.0, 1.5):
         with pytest.raises(ValueError, match=r"factors must be in \(0, 1\]"):
             angles_around_drop(config, data, (factor,), 1, 1)
+
+
+CLAIMS = (claims.better_generalization, claims.accelerates_training, claims.no_extra_tuning)
+INTERVALS = "intervals against SciPy's paired t test, points"
+
+
+def with_results(change: Callable[[Any], None], patch: pytest.MonkeyPatch) -> None:
+    """Let the claims read the committed results with a change made to the document."""
+    document = copy.deepcopy(Results.load().document)
+    change(document)
+    patch.setattr(claims, "committed", lambda: Results(document))
+
+
+def exchanged(one: str, other: str) -> Callable[[Any], None]:
+    """Exchange the labels of two schedules, in the runs and in what tuning chose."""
+    names = {one: other, other: one}
+
+    def change(document: Any) -> None:
+        for task in document["tasks"].values():
+            for run in task["runs"]:
+                run[0] = names.get(run[0], run[0])
+            choices = task["choices"]
+            rates = {name: {arm: c["rate"] for arm, c in choices[name].items()} for name in names}
+            for name in names:
+                for arm in ("guess", "rate"):
+                    choices[name][arm]["rate"] = rates[names[name]][arm]
+
+    return change
+
+
+def crippled(name: str, wrong: int) -> Callable[[Any], None]:
+    """A rival whose runs all end with so many more wrong samples."""
+
+    def change(document: Any) -> None:
+        for task in document["tasks"].values():
+            for run in task["runs"]:
+                if run[0] == name:
+                    counts, total, lowest = run[3]
+                    lowest[1::2] = [count + wrong for count in lowest[1::2]]
+                    run[3] = [[c + wrong for c in counts], total + wrong * task["epochs"], lowest]
+
+    return change
+
+
+@pytest.mark.parametrize("check", CLAIMS)
+def test_claims_on_the_committed_results(check: Any) -> None:
+    (registered,) = (c for c in registry() if c.check is check)
+    outcome = check(Context())
+    assert outcome.verdict is registered.expected
+    assert not failed(outcome)
+    if outcome.counterexample is not None:
+        execute(outcome.counterexample)
+
+
+@pytest.mark.parametrize("check", CLAIMS[:2])
+@pytest.mark.parametrize("other", ["linear", "constant"])
+def test_exchanged_labels_are_seen(check: Any, other: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_results(exchanged("autodrop", other), monkeypatch)
+    outcome = check(Context())
+    assert outcome.verdict is Verdict.UNDECIDED
+    assert any("committed" in name or "now − then" in name for name in failed(outcome))
+
+
+@pytest.mark.parametrize("name", ["linear", "autodrop"])
+def test_a_crippled_schedule_is_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_results(crippled(name, 60), monkeypatch)
+    outcome = claims.better_generalization(Context())
+    assert outcome.verdict is Verdict.UNDECIDED
+    assert any("committed" in name or "now − then" in name for name in failed(outcome))
+
+
+@pytest.mark.parametrize("check", CLAIMS)
+def test_unpaired_intervals_are_seen(check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    paired = decide.difference
+
+    def unpaired(ours: Any, theirs: Any, comparisons: int = 1) -> Any:
+        return paired(ours, theirs[1:] + theirs[:1], comparisons)
+
+    monkeypatch.setattr(decide, "difference", unpaired)
+    assert INTERVALS in failed(check(Context()))
+
+
+@pytest.mark.parametrize("check", CLAIMS)
+def test_a_forgotten_correction_for_many_rivals_is_seen(
+    check: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paired = decide.difference
+    monkeypatch.setattr(decide, "difference", lambda ours, theirs, many=1: paired(ours, theirs))
+    assert INTERVALS in failed(check(Context()))
+
+
+def test_the_decision_makes_the_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, check in (
+        ("generalization", claims.better_generalization),
+        ("acceleration", claims.accelerates_training),
+        ("no_tuning", claims.no_extra_tuning),
+    ):
+        for decision in Decision:
+            monkeypatch.setattr(decide, name, lambda results, task, d=decision: d)
+            assert check(Context()).verdict is claims.VERDICTS[decision]
+
+
+def test_seeds_for_cifar() -> None:
+    outcome = claims.cifar_training(Context())
+    assert outcome.verdict is Verdict.UNDECIDED
+    assert not failed(outcome)
+    assert outcome.reason is not None
+    assert "--task cifar-resnet18" in outcome.reason
+    # Without Bonferroni fewer would do; twice the deviation needs more.
+    assert claims.seeds_needed(0.24, 1) < claims.seeds_needed(0.24, 10) == 6
+    assert claims.seeds_needed(0.48, 10) > 6

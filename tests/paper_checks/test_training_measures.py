@@ -25,7 +25,7 @@ def test_a_curve_by_hand() -> None:
     assert curve.least == 10.0
     assert curve.area == 100 * sum(counts) / 8 / 200
     assert [curve.epochs_to(x) for x in (25, 24.9, 20, 15, 12, 10, 9.9)] == [1, 2, 2, 4, 7, 7, 8]
-    assert Curve.from_dict(curve.as_dict(), 200, 8) == curve
+    assert Curve.from_list(curve.as_list(), 200, 8) == curve
 
 
 def test_what_is_kept_of_a_long_curve() -> None:
@@ -115,13 +115,7 @@ def results(errors: Mapping[str, Mapping[str, Sequence[int]]], epochs: int = 4) 
             choices[name][arm] = {"variant": variant, "rate": rate, "at_end": False}
             for seed, wrong in enumerate(finals):
                 curve = Curve.of_counts([500, 500, 500, wrong], 1000, epochs)
-                runs.append(
-                    {
-                        "variant": name, "rate": rate, "seed": seed, "curve": curve.as_dict(),
-                        "drops": 0, "final_rate": rate, "diverged": None, "seconds": 1.0,
-                        "weights": "",
-                    }
-                )  # fmt: skip
+                runs.append([name, rate, seed, curve.as_list(), 0, rate, None, 1.0, ""])
     task = {"epochs": epochs, "test": 1000, "choices": choices, "runs": runs, "tuning": []}
     return Results({"format": 1, "tasks": {"task": task}})
 
@@ -236,6 +230,6 @@ def test_runs_that_are_no_pairs_are_refused() -> None:
     """Negative control: the seeds of a rival shifted by one."""
     found = one_arm(autodrop=SEEDS, constant=plus(1), multistep=plus(0))
     for run in found.document["tasks"]["task"]["runs"]:
-        run["seed"] += run["variant"] == "multistep"
+        run[2] += run[0] == "multistep"
     with pytest.raises(ValueError, match="runs of multistep on task must have seeds"):
         decide.comparisons(found, "task")

@@ -26,6 +26,7 @@ SMALL = (
     "--task", "mlp-short", "--epochs", "2", "--seeds", "2", "--tuning-seeds", "1",
     "--schedules", "autodrop", "constant", "multistep",
 )  # fmt: skip
+SECONDS = 7  # the position in a run of the results
 TUNING = 3 * 4 + 4 * 4  # three schedules and four more factors, at four rates
 
 
@@ -53,7 +54,7 @@ def result(out: Path) -> Any:
     document = json.loads((out / "results.json").read_text())
     document["cpu_seconds"] = None
     for run in document["tasks"]["mlp-short"]["runs"]:
-        run["seconds"] = None
+        run[SECONDS] = None
     return document
 
 
@@ -127,6 +128,8 @@ def test_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "task must be one of" in capsys.readouterr().err
     assert main(["--task", "cifar-cnn", "--out", str(tmp_path)]) == USAGE
     assert "give their path with --data" in capsys.readouterr().err
+    assert main(["--seeds", "1", "--out", str(tmp_path)]) == USAGE
+    assert "--seeds must be >= 2, got 1" in capsys.readouterr().err
 
 
 def test_a_long_run_goes_on_from_its_checkpoint(
