@@ -524,6 +524,49 @@ TASKS_IN_WORDS = (
     "CNN over 50, MLP with AdamW over 100), tuned on a validation set, 6 to 10 seeds, paired 95 % "
     "intervals for all rivals together; PROTOCOL.md"
 )
+# In words what the protocol's decision leaves out; the numbers are in the tables beside it.
+CORRECTIONS = {
+    "generalization": (
+        "On three of the four tasks AutoDrop is not told apart from most rivals; on none is it "
+        "better than all of them. The task that decides hangs on the rate that tuning chose for "
+        "AutoDrop, 0.4, by a lucky one of two seeds: at the first guess, 0.1, its error is lower "
+        "and no rival is better beyond doubt, though OneCycleLR and linear decay are by a point "
+        "in the mean. It is never the best in the mean of a task."
+    ),
+    "acceleration": (
+        "At the first guess of the rate AutoDrop's curve is below the constant rate's on the three "
+        "SGD tasks, and not told apart from MultiStepLR's. At larger rates, and with AdamW at a "
+        "rate that is too small, it is above: its drops come by the number of windows, whatever "
+        "the rate needs."
+    ),
+    "tuning": (
+        "ρ and the window set the length of what is nearly a geometric schedule, and have to fit "
+        "the budget."
+    ),
+}
+READ = (
+    "from paper_checks.training import decide\n"
+    "from paper_checks.training.results import Results\n"
+    "results = Results.load()  # a slice of it is made again in this claim\n"
+)
+COUNTEREXAMPLES = {
+    "generalization": READ
+    + (
+        "found = {c.rival: c.interval for c in decide.comparisons(results, 'mlp')}\n"
+        "assert found['onecycle'].low > 0 and found['cosine'].low > 0  # points of test error"
+    ),
+    "acceleration": READ
+    + (
+        "found = decide.comparisons(results, 'mlp', 'rate', decide.area)\n"
+        "low = {c.rival: c.interval.low for c in found}\n"
+        "assert low['multistep'] > 0 and low['constant'] > 0  # points of mean test error"
+    ),
+    "tuning": READ
+    + (
+        "worst = max(decide.regret(results, task).low for task in ('mlp', 'mlp-short'))\n"
+        "assert worst > decide.MARGIN  # points of test error"
+    ),
+}
 VERDICTS = {
     Decision.HOLDS: Verdict.HOLDS,
     Decision.REFUTED: Verdict.REFUTED,
@@ -698,7 +741,7 @@ def accelerates_training(context: Context) -> Outcome:
     kind=Kind.EMPIRICAL,
     hypotheses="the MLP on digits over 200 and over 50 epochs; ρ ∈ {0.5, 0.8, 0.9, 0.95, 0.99} and "
     "four rates tuned on a validation set; 8 and 10 seeds, paired 95 % intervals; PROTOCOL.md",
-    expected=Verdict.REFUTED,
+    expected=Verdict.UNDECIDED,
 )
 def no_extra_tuning(context: Context) -> Outcome:
     results = committed()
@@ -727,13 +770,22 @@ def no_extra_tuning(context: Context) -> Outcome:
         "Ablation on the MLP over 200 epochs at the first guess of the rate (as Tables 7–15)",
         ["setting", "test error, %", "change", "interval"], tables.ablation(results, "mlp"),
     )  # fmt: skip
+    decision = decide.overall(list(decisions.values()))
+    adamw = decide.regrets(results, "mlp-adamw")[decide.OURS]
     return evidence.outcome(
-        VERDICTS[decide.overall(list(decisions.values()))],
-        f"By task: {_listed(decisions, results)}. Regret of the defaults: {'; '.join(words)}.",
+        VERDICTS[decision],
+        f"By task: {_listed(decisions, results)}. Regret of the defaults: {'; '.join(words)}. "
+        "Beside the protocol's question: with AdamW at the customary 0.001 it is "
+        f"{adamw.mean:+.1f} points against AutoDrop at the best of four rates, since the rate "
+        "falls before the network is trained.",
         cases=len(tasks),
         correction=CORRECTIONS["tuning"],
-        counterexample=COUNTEREXAMPLES["tuning"],
-        reason="the intervals of the regret neither exclude nor establish half a point",
+        counterexample=COUNTEREXAMPLES["tuning"] if decision is Decision.REFUTED else None,
+        reason=(
+            "the interval of the regret on the MLP over 200 epochs neither excludes nor "
+            f"establishes {MARGIN} points; it would take about 25 seeds, and more than two to tune "
+            "with"
+        ),
     )
 
 
