@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from paper_checks import style
 from paper_checks.training import decide
+from paper_checks.training.plan import Arm
 from paper_checks.training.results import Results
 from paper_checks.training.schedules import SCHEDULES
 
@@ -32,9 +33,9 @@ def comparison(results: Results) -> Figure:
             _curves(left, results, task)
             _differences(right, results, task)
         axes[-1][0].set_xlabel("epoch")
-        axes[-1][1].set_xlabel("AutoDrop − rival (points of final test error)")
+        axes[-1][1].set_xlabel("AutoDrop − rival (final, points)")
         handles, labels = axes[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=3)
+        figure.legend(handles, labels, loc="outside upper center", ncols=4)
     return figure
 
 
@@ -43,16 +44,22 @@ def _curves(axis, results: Results, task: str) -> None:  # type: ignore[no-untyp
     for name, colour in _SHOWN.items():
         if name not in results.schedules(task):
             continue
-        seen = results.curves(task, decide.choice(results, task, name, "rate"))
-        epochs = [epoch for epoch, _ in seen[0].points]
-        wrong = np.array([[count for _, count in c.points] for c in seen])
-        errors = 100 * wrong.mean(axis=0) / seen[0].of
+        epochs, errors = _mean_curve(results, task, name, "rate")
         top = max(top, float(errors[len(errors) // 4]))
         own = {"lw": 2.4, "zorder": 3} if name == decide.OURS else {"lw": 1.4}
         axis.plot(epochs, errors, color=style.PALETTE[colour], label=SCHEDULES[name].label, **own)
+    untuned = _mean_curve(results, task, decide.OURS, "guess")
+    axis.plot(*untuned, color=style.PALETTE["blue"], ls=":", lw=1.6, label="AutoDrop, rate untuned")
     axis.set(title=results.document["tasks"][task]["label"], ylabel="test error (%)")
     axis.set_ylim(0, 1.25 * top)
     axis.set_xlim(0, results.epochs(task))
+
+
+def _mean_curve(results: Results, task: str, name: str, arm: Arm) -> tuple[list[int], np.ndarray]:
+    """(epochs, mean test error in %) of what stands for a schedule in an arm."""
+    seen = results.curves(task, decide.choice(results, task, name, arm))
+    wrong = np.array([[count for _, count in c.points] for c in seen])
+    return [epoch for epoch, _ in seen[0].points], 100 * wrong.mean(axis=0) / seen[0].of
 
 
 def _differences(axis, results: Results, task: str) -> None:  # type: ignore[no-untyped-def]
