@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
-import math
 import sys
 import time
 from collections.abc import Sequence
@@ -15,8 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from paper_checks import files, ranks, style, terminal
-from paper_checks.testbed import figures, table
+from paper_checks import ranks, style, terminal
+from paper_checks.testbed import figures, stored, table
 from paper_checks.testbed.plan import LEVELS, Level, tasks
 from paper_checks.testbed.summary import score
 from paper_checks.testbed.work import run, work
@@ -154,7 +152,7 @@ def _run(
 
 
 def _write(scored: dict[str, Any], out: Path) -> None:
-    files.replace(out / "results.json", json.dumps(_plain(scored), indent=1, sort_keys=True))
+    stored.write(scored, out / "results.json")
     for name, draw in (
         ("regret", figures.regret_figure),
         ("timing", figures.timing_figure),
@@ -162,17 +160,6 @@ def _write(scored: dict[str, Any], out: Path) -> None:
         ("sensitivity", figures.sensitivity_figure),
     ):
         style.save_svg(draw(scored), out / f"{name}.svg")
-
-
-def _plain(value: Any) -> Any:
-    """For JSON, which has no nan and no infinity: null and "inf"."""
-    if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else "inf"
-    return value
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from paper_checks.testbed.summary import HELD_OUT, TUNED
 
-__all__ = ["momentum_table", "score_table", "sensing_table"]
+__all__ = ["momentum_table", "score_table", "sensing_table", "summary_cells"]
 
 
 def _number(value: float) -> str:
@@ -32,7 +32,8 @@ def _interval(estimate: Mapping[str, float]) -> str:
     return f"{value} [{_number(estimate['low'])}, {_number(estimate['high'])}]"
 
 
-def _cells(summary: Mapping[str, Any]) -> list[str]:
+def summary_cells(summary: Mapping[str, Any]) -> list[str]:
+    """Geometric mean with its interval, median, 90th percentile."""
     return [
         _interval(summary["geometric"]),
         _number(summary["median"]["value"]),
@@ -68,7 +69,9 @@ def score_table(results: Mapping[str, Any]) -> Table:
             shown += [("best", row["best"]), ("tuned", "tuned to each instance")]
         for i, (key, label) in enumerate(shown):
             cells = [
-                cell for name in (TUNED, HELD_OUT) for cell in _cells(row["groups"][name][key])
+                cell
+                for name in (TUNED, HELD_OUT)
+                for cell in summary_cells(row["groups"][name][key])
             ]
             table.add_row(_name(row) if i == 0 else "", Text(label), *cells)
     return table
