@@ -187,6 +187,14 @@ def test_the_tuning_never_sees_the_test_set() -> None:
         assert sizes == (809, 269, 719)
 
 
+def test_runs_for_tuning_are_evaluated_on_the_validation_set(whole: Path) -> None:
+    sizes = {"validation": set(), "test": set()}
+    for path in (whole / "records").iterdir():
+        record = store.read(path)
+        sizes[record["part"]].add((record["data"]["train"], record["data"]["test"]))
+    assert sizes == {"validation": {(809, 269)}, "test": {(809, 719)}}
+
+
 def test_the_least_validation_error_is_chosen() -> None:
     task = TASKS["mlp"]
     tried = plan.variants(task, ("autodrop", "multistep"))

@@ -1,0 +1,66 @@
+"""Tables and figure of the committed results, from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from paper_checks import style
+from paper_checks.training import comparison_figure, decide, tables
+from paper_checks.training.measures import QUARTERS
+from paper_checks.training.results import COMMITTED, Results
+from paper_checks.training.tables import main
+
+
+@pytest.fixture(scope="module")
+def results() -> Results:
+    return Results.load()
+
+
+def test_the_committed_results_are_those_of_the_protocol(results: Results) -> None:
+    assert COMMITTED.stat().st_size < 300_000
+    assert results.tasks == ("mlp", "mlp-short", "cnn", "mlp-adamw")
+    seeds = {"mlp": 8, "mlp-short": 10, "cnn": 6, "mlp-adamw": 6}
+    for task, count in seeds.items():
+        for name in results.schedules(task):
+            runs = results.curves(task, decide.choice(results, task, name, "rate"))
+            assert len(runs) == count >= 5
+    sgd = set(results.schedules("mlp"))
+    assert set(results.schedules("mlp-adamw")) == sgd - {"hypergradient"}
+    assert results.document["skipped"] == {}
+
+
+def test_the_choice_is_that_of_the_tuning(results: Results) -> None:
+    for task in results.tasks:
+        errors = results.tuning(task)
+        for name in results.schedules(task):
+            choice = decide.choice(results, task, name, "rate")
+            means = {r: np.mean(e) for (v, r), e in errors.items() if v == name}
+            assert means[choice.rate] == min(means.values())
+
+
+def test_a_row_by_hand(results: Results) -> None:
+    rows = {row[0]: row for row in tables.curves(results, "mlp-short")}
+    choice = decide.choice(results, "mlp-short", "onecycle", "rate")
+    curves = results.curves("mlp-short", choice)
+    row = rows["OneCycleLR"]
+    assert row[1] == f"{choice.rate:g}" + " (end)" * choice.at_end
+    for cell, part in zip(row[2:6], QUARTERS, strict=True):
+        assert cell == f"{np.mean([curve.at(part) for curve in curves]):.2f}"
+
+
+def test_print_and_draw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figure = tmp_path / "figure.svg"
+    assert main(["--figure", str(figure)]) == 0
+    said = capsys.readouterr().out
+    for label in ("MLP, SGD, 200 epochs", "CNN, Nesterov", "MultiStepLR", "area under the curve"):
+        assert label in said
+    assert figure.stat().st_size < 300_000
+    assert figure.read_text() == style.svg(comparison_figure.comparison(Results.load()))
+
+
+def test_results_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "none.json")]) == 2
+    assert "error" in capsys.readouterr().err
