@@ -128,8 +128,8 @@ def test_patience_waits_longer_from_the_same_start():
     assert three.lengths[0] == 3 * one.lengths[0]
     # At its floor for long, the next stage begins nearer to its own.
     assert three.lengths[1] < 3 * one.lengths[1]
-    half = realised(stages, RiskAtFloor(0.1, 0.5, 2.5), learning_rate=0.06, iterations=5000)
-    assert half.lengths[0] == math.ceil(2.5 * one.lengths[0])
+    half = realised(stages, RiskAtFloor(0.1, 0.5, 2.55), learning_rate=0.06, iterations=5000)
+    assert half.lengths[0] == math.ceil(2.55 * one.lengths[0]) == 77
 
 
 def test_windows_by_the_rate():

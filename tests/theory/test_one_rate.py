@@ -68,6 +68,25 @@ def test_limits_are_the_stationary_ones(data, problem, method, k):
     assert stage.floor == pytest.approx(start.risk[0], rel=ROUNDING)
 
 
+@pytest.mark.parametrize("k", [1, 4])
+@pytest.mark.parametrize("method", [SGD, NESTEROV, UnifiedMomentum(0.6, 2.0)], ids=str)
+def test_a_line_of_times_is_each_time_by_itself(method, k):
+    problem = NoisyQuadratic([0.3, 1.0, 3.0], [0.1, 0.4, 0.2], [-2.0, 1.0, 3.0])
+    schedule = StepwiseSchedule([0.3, 0.2], [8, 60])
+    entered = moments_at_stages(problem, method, schedule)[1]
+    stage = at_one_rate(problem, method, 0.2, k)
+    D = stage.from_moments(entered)
+    t = 3 + 2 * np.arange(7)
+    np.testing.assert_allclose(
+        stage.risk(D, 3, 2, 7), [stage.risk(D, i)[0] for i in t], rtol=ROUNDING
+    )
+    np.testing.assert_allclose(
+        stage.angle(D, 3, 2, 7), [stage.angle(D, i)[0] for i in t], rtol=ROUNDING
+    )
+    run = moments.evolve(problem, method, schedule)
+    np.testing.assert_allclose(stage.risk(D, 3, 2, 7), run.risk[8 + t], rtol=ROUNDING)
+
+
 @pytest.mark.parametrize("method", [SGD, NESTEROV, UnifiedMomentum(0.6, 2.0)], ids=str)
 def test_moved_twice_is_moved_once(method):
     problem = NoisyQuadratic([0.3, 1.0, 3.0], [0.1, 0.4, 0.2], [-2.0, 1.0, 3.0])
