@@ -5,7 +5,8 @@ same cap of the rates.  A family of rules is judged twice: by the best of its se
 problem and horizon, and by the one setting that is best for all of them together.  The first is no
 rule at all, since whoever tunes has seen the horizon; the second is what a user could have.
 
-Source: the measure is that of Wu, Ren, Liao and Grosse, ICLR 2018; derived.
+Source: schedules held against the best one on the noisy quadratic, Wu, Ren, Liao and Grosse, ICLR
+2018; rules that see expectations: derived.
 """
 
 from __future__ import annotations
