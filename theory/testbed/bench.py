@@ -27,6 +27,8 @@ _TIMED = 8  # trajectories whose stages are held against the truth
 class Timing:
     """Drops of a contender against the truth, over some trajectories; plain SGD only.
 
+    Of each trajectory the first stages, at most `stages.LIMIT`, count.
+
     drops : per trajectory.   premature : share of drops before the risk was within 10 % of its
     floor, nan without drops.   late : median of stage length/due time, where that is > 0; else nan.
     """

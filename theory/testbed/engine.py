@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -162,6 +162,34 @@ def _checked(contender: Contender, factors: Array, S: int) -> Array:
     return factors
 
 
+class _State:
+    """The iterates of R contenders on S trajectories, and the update that they share.
+
+    x' = x + βd − PαG, d' = βd − QαG, as in `theory.methods.UnifiedMomentum`.
+    """
+
+    def __init__(self, world: World, method: UnifiedMomentum, R: int, S: int) -> None:
+        self.world = world
+        self.β, (self.P, self.Q) = float(method.momentum), map(float, method.gains)
+        self.x = np.tile(world.start, (R, S, 1))
+        self.previous, self.G, self.scratch = (np.empty_like(self.x) for _ in "pGs")
+        self.d = np.zeros_like(self.x) if self.β else None
+
+    def advance(self, sample: Any, rates: Array) -> None:
+        """One update; what was x is then `previous`, and G is the gradient there."""
+        x, new, step, d = self.x, self.previous, self.scratch, self.d
+        self.G = self.world.gradient(x, sample, self.G)
+        np.multiply(self.G, rates[:, :, None], out=step)
+        if d is None:
+            np.subtract(x, step, out=new)
+        else:
+            d *= self.β
+            np.add(x, d, out=new)
+            new -= self.P * step
+            d -= self.Q * step
+        self.x, self.previous = new, x
+
+
 def _block(
     world: World,
     method: UnifiedMomentum,
@@ -172,53 +200,40 @@ def _block(
     seed: int,
 ) -> list[Run]:
     R, S, T = len(contenders), len(which), horizons[-1]
-    rng = np.random.default_rng([seed, which.start])
-    origin = world.minimiser
-    x = np.tile(world.start, (R, S, 1))
-    β, (P, Q) = float(method.momentum), map(float, method.gains)
-    previous, G, scratch = np.empty_like(x), np.empty_like(x), np.empty_like(x)
-    d = np.zeros_like(x) if β else None
+    rng, origin = np.random.default_rng([seed, which.start]), world.minimiser
+    state = _State(world, method, R, S)
     rates = np.tile(first_rates[:, None], S)
     least = _LEAST * first_rates
-    observers = [each.start(x[r] + origin, rates[r].copy()) for r, each in enumerate(contenders)]
+    weights = state.x + origin
+    observers = [each.start(weights[r], rates[r].copy()) for r, each in enumerate(contenders)]
     logs = [_Log() for _ in contenders]
-    risk, rate = np.empty((R, S, len(horizons))), np.empty((R, S, len(horizons)))
-    samples = world.draw(rng, min(_CHUNK, T), S)
+    risk, rate = np.empty((2, R, S, len(horizons)))
+    samples: Any = ()
     with np.errstate(over="ignore", invalid="ignore"):
         for t in range(1, T + 1):
-            if t > 1 and (t - 1) % _CHUNK == 0:
+            place = (t - 1) % _CHUNK
+            if place == 0:
                 samples = world.draw(rng, min(_CHUNK, T - t + 1), S)
-            sample = samples[(t - 1) % _CHUNK]
-            G = world.gradient(x, sample, G)
-            np.multiply(G, rates[:, :, None], out=scratch)
-            if d is None:
-                np.subtract(x, scratch, out=previous)
-            else:
-                # x' = x + βd − PαG, d' = βd − QαG: theory.methods.UnifiedMomentum
-                d *= β
-                np.add(x, d, out=previous)
-                if Q != P:
-                    d -= Q * scratch
-                    previous -= P * scratch
-                else:
-                    scratch *= P
-                    d -= scratch
-                    previous -= scratch
-            x, previous = previous, x
+            state.advance(samples[place], rates)
             for r, observe in enumerate(observers):
-                factors = observe(
-                    Observation(t, rates[r], G[r], x[r], previous[r], sample, world, origin)
+                seen = Observation(
+                    t,
+                    rates[r],
+                    state.G[r],
+                    state.x[r],
+                    state.previous[r],
+                    samples[place],
+                    world,
+                    origin,
                 )
-                if factors is not None:
-                    factors = _checked(contenders[r], factors, S)
-                    lower = np.maximum(rates[r] * factors, least[r])
-                    dropped = lower < rates[r]
-                    if dropped.any():
+                if (factors := observe(seen)) is not None:
+                    lower = np.maximum(rates[r] * _checked(contenders[r], factors, S), least[r])
+                    if (dropped := lower < rates[r]).any():
                         rates[r] = lower
-                        logs[r].add(t, dropped, rates[r], which.start)
+                        logs[r].add(t, dropped, lower, which.start)
             if t in horizons:
                 h = horizons.index(t)
-                risk[:, :, h], rate[:, :, h] = world.risk(x), rates
+                risk[:, :, h], rate[:, :, h] = world.risk(state.x), rates
     return [
         Run(tuple(horizons), risk[r], rate[r], logs[r].drops(), first_rates[r]) for r in range(R)
     ]

@@ -19,10 +19,11 @@ from theory import checks
 from theory.problems import NoisyQuadratic
 from theory.schedules import StepwiseSchedule
 
-__all__ = ["StageTimes", "stage_times"]
+__all__ = ["LIMIT", "StageTimes", "stage_times"]
 
 Array = NDArray[np.float64]
 
+LIMIT = 400  # stages, by default
 _FOREVER = 2**40  # where a rate is so small that nothing moves any more
 
 
@@ -48,7 +49,7 @@ class StageTimes:
 
 
 def stage_times(
-    problem: NoisyQuadratic, schedule: StepwiseSchedule, *, eta: float = 0.1, limit: int = 400
+    problem: NoisyQuadratic, schedule: StepwiseSchedule, *, eta: float = 0.1, limit: int = LIMIT
 ) -> StageTimes:
     """The truth on every stage but the last, which no drop ended; at most the first `limit`.
 
