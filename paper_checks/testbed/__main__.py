@@ -17,7 +17,7 @@ from paper_checks import ranks, style, terminal
 from paper_checks.testbed import figures, stored, table
 from paper_checks.testbed.plan import LEVELS, Level, tasks
 from paper_checks.testbed.summary import score
-from paper_checks.testbed.work import run, work
+from paper_checks.testbed.work import left, run, work
 
 OK, BELOW, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -125,7 +125,8 @@ def _run(
         disable=not console.is_terminal,
         transient=True,
     )
-    total = sum(task.cost for task in planned)
+    missing = {task.name for task in left(planned, level, options.seed, options.out)}
+    total = sum(task.cost for task in planned if task.name in missing)
     results: dict[str, Any] = {}
     begun, done = time.monotonic(), 0.0
     with bar:
@@ -139,9 +140,9 @@ def _run(
             shared=shared,
         ):
             results[task.name] = result
-            done += task.cost
+            done += task.cost if task.name in missing else 0.0
             bar.update(shown, advance=1, description=f"{task.name:<40.40}")
-            if not console.is_terminal:
+            if task.name in missing and not console.is_terminal:
                 passed = time.monotonic() - begun
                 console.print(
                     f"{task.name}: done; {passed:.0f} s, about "

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import pickle
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache
 from pathlib import Path
@@ -22,7 +22,7 @@ from theory.testbed import audit, bench, equivariance
 from theory.testbed.controls import Lookahead, RandomDrops
 from theory.testbed.worlds import Quadratic
 
-__all__ = ["CLAIMED", "run", "work"]
+__all__ = ["CLAIMED", "left", "run", "work"]
 
 CLAIMED = 1e-3  # the level of a test that the miscalibrated control claims; it has three times it
 
@@ -106,15 +106,12 @@ def run(
         for i, result in shared.spread(lambda i: work(planned[i], level, seed), len(planned)):
             yield planned[i], _kept(_path(parts, planned[i], level, seed), result)
         return
-    left = []
+    missing = left(planned, level, seed, out)
     for task in planned:
-        path = _path(parts, task, level, seed)
-        if path.exists():
-            yield task, pickle.loads(path.read_bytes())
-        else:
-            left.append(task)
+        if task not in missing:
+            yield task, pickle.loads(_path(parts, task, level, seed).read_bytes())
     failures = []
-    found = _one_by_one(left, level, seed) if jobs == 1 else _spread(left, level, seed, jobs)
+    found = _one_by_one(missing, level, seed) if jobs == 1 else _spread(missing, level, seed, jobs)
     for task, result in found:
         if isinstance(result, Exception):
             failures.append((task.name, result))
@@ -125,9 +122,14 @@ def run(
         raise RuntimeError(f"failed: {names}; what is finished is kept") from failures[0][1]
 
 
-def _one_by_one(left: list[Task], level: Level, seed: int) -> Iterator[tuple[Task, Any]]:
+def left(planned: Sequence[Task], level: Level, seed: int, out: Path) -> list[Task]:
+    """The tasks that have no result in `out` yet."""
+    return [task for task in planned if not _path(out / "parts", task, level, seed).exists()]
+
+
+def _one_by_one(missing: list[Task], level: Level, seed: int) -> Iterator[tuple[Task, Any]]:
     """The result of each, or what it raised."""
-    for task in left:
+    for task in missing:
         try:
             result = work(task, level, seed)
         except Exception as error:
@@ -135,11 +137,11 @@ def _one_by_one(left: list[Task], level: Level, seed: int) -> Iterator[tuple[Tas
         yield task, result
 
 
-def _spread(left: list[Task], level: Level, seed: int, jobs: int) -> Iterator[tuple[Task, Any]]:
+def _spread(missing: list[Task], level: Level, seed: int, jobs: int) -> Iterator[tuple[Task, Any]]:
     """The same over processes; fresh ones, since forked ones would inherit torch's threads."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_single_thread) as pool:
-        futures = {pool.submit(work, task, level, seed): task for task in left}
+        futures = {pool.submit(work, task, level, seed): task for task in missing}
         try:
             for done in as_completed(futures):
                 yield futures[done], done.exception() or done.result()
