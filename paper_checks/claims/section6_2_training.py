@@ -379,9 +379,9 @@ def table_6(context: Context) -> Outcome:
 
 
 @claim(
-    id="angle-before-loss",
+    id="network-angle-before-loss",
     place="Section 4, p. 3607, iii)",
-    title="The angle saturates slightly earlier than the loss",
+    title="On a network the angle saturates slightly earlier than the loss",
     statement=(
         "The angular velocity typically enters saturation slightly earlier than the loss function, "
         "so tracking it tells earlier when the optimizer starts to get stuck."
