@@ -27,6 +27,7 @@ notebooks: $(VENV)/.dev
 bench: $(VENV)/.checks
 	$(BIN)/python -m benchmarks.moments
 	$(BIN)/python -m benchmarks.simulation
+	$(BIN)/python -m benchmarks.oracle
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

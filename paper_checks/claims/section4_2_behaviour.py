@@ -187,7 +187,7 @@ def alg1_one_sided(context: Context) -> Outcome:
 
 @claim(
     id="alg1-senses-saturation",
-    place="Abstract, p. 3604; Section 4, p. 3607",
+    place="Abstract, p. 3603; Section 4, p. 3607",
     title="The rule senses saturation",
     statement="AutoDrop drops the learning rate when the angular velocity saturates.",
     kind=Kind.EMPIRICAL,
