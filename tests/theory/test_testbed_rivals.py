@@ -138,7 +138,12 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("contender", "definition", "settings"), CASES, ids=str)
+def _shown(value):
+    """The same in every process, which the address of a function is not."""
+    return getattr(value, "__name__", None) or getattr(value, "name", "")
+
+
+@pytest.mark.parametrize(("contender", "definition", "settings"), CASES, ids=_shown)
 def test_rivals_drop_by_their_definitions(contender, definition, settings):
     recorder, drops = run(contender)
     expected = [
@@ -162,7 +167,7 @@ def test_rivals_drop_by_their_definitions(contender, definition, settings):
         ),
         (Plateau(10, 0.5, 4), plateau, {"rule": Plateau(10, 0.5, 5)}),
     ],
-    ids=str,
+    ids=_shown,
 )  # fmt: skip
 def test_other_settings_drop_elsewhere(contender, definition, settings):
     """The comparison above notices settings that are a little off."""
