@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.strategies import examples, methods, problems
@@ -33,11 +33,14 @@ def limit(problem, rate, method, k):
     st.sampled_from(["way", "radians", "deviations"]),
     st.sampled_from([0.3, 0.05]),
 )
+@example(
+    NoisyQuadratic([0.75, 3.0], [0.84375, 1.25], [0.625, 0.0]), SGD, 4, 4, "way", 0.05
+)  # the angle gets there with the last window of all
 @examples(0.4)
 def test_every_drop_is_the_first_angle_within_the_tolerance(problem, method, k, m, unit, tolerance):
     """Windows of `evolve` are counted from 0; so are the rule's, as its stages are whole windows.
 
-    In the last stage, none is.
+    In the last stage, none is before T.
     """
     rule = AngleAtLimit(tolerance, 0.4, Window(k), unit, m)
     rate, T = first_rate(problem, method), 400 * k
@@ -65,7 +68,8 @@ def test_every_drop_is_the_first_angle_within_the_tolerance(problem, method, k, 
         if within < 1e-6:
             break
         dropped = i < len(schedule.rates) - 1
-        assert (np.abs(mean[: len(mean) - dropped]) > within * (1 - SLACK)).all()
+        # The last angle is that of the drop, or is seen at T, where a drop would not show.
+        assert (np.abs(mean[:-1]) > within * (1 - SLACK)).all()
         if dropped:
             assert abs(mean[-1]) <= within * (1 + SLACK)
 
@@ -89,7 +93,8 @@ def test_every_drop_is_the_first_risk_within_1_plus_eta_of_the_floor(problem, me
         within = (1 + eta) * stationary.risk[0]
         dropped = i < len(schedule.rates) - 1
         seen = risk[start + 1 : start + length + 1]
-        assert (seen[: length - dropped] > within * (1 - SLACK)).all()
+        # The last risk is that of the drop, or at T, where a drop would not show.
+        assert (seen[: length - 1] > within * (1 - SLACK)).all()
         if dropped:
             assert seen[-1] <= within * (1 + SLACK)
 
