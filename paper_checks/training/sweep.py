@@ -32,7 +32,7 @@ from paper_checks.training.work import OutOfTime, Place, missing, perform_all
 OK, USAGE, UNFINISHED, INTERRUPTED = 0, 2, 3, 130
 RESULTS = "results.json"
 _QUICK = ("mlp-short",)  # of the tasks
-_QUICK_SEEDS = 3
+_QUICK_SEEDS = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
