@@ -19,9 +19,6 @@ from autodrop.motion import COPIES, LAGS, Motion, Observes, Plan
 
 __all__ = ["VarianceRatio", "VarianceRatioState"]
 
-# A test needs this many times the lag at which the steps spread fastest: what came before the last
-# drop, which the momentum still carries, must be forgotten.
-_SPAN = 4
 # Confidence with which the variance of log ‖s‖² is not larger than assumed.
 _CONFIDENCE = 0.9
 _NONE = (0,) * len(LAGS)
@@ -76,7 +73,7 @@ class VarianceRatio:
     of log ‖y_i − y_{i−1}‖² (successive differences, upper 90 % confidence limit). This is heuristic
     but tested by simulation: a stage that still moves, as a random walk or with a drift, is taken
     for a settled one with probability at most `level` at each test, for Gaussian steps of effective
-    dimension 3 and more (measured: 0.01 – 0.025 for 0.05; tests/autodrop/test_variance_ratio.py).
+    dimension 3 and more (rates and intervals: claim variance-ratio-senses of the audit).
     per_stage: spend `level` over all tests of a stage, level/(n(n+1)) on its n-th: safer, and
     slower where ν is small.
 
@@ -98,6 +95,9 @@ class VarianceRatio:
 
     observes: ClassVar[Observes] = "motion"
     factor: ClassVar[float] = 0.25
+    span: ClassVar[int] = 4
+    """A test needs this many times the lag at which the steps spread fastest: what came before the
+    last drop, which the momentum still carries, must be forgotten."""
 
     def __post_init__(self) -> None:
         check_number("level", self.level, "in (0, 0.5)", lambda p: 0.0 < p < 0.5)
@@ -164,7 +164,7 @@ class VarianceRatio:
         assert state.updates is not None
         span = state.updates - state.taken[0]
         κ, lag, terms = _spread(state)
-        if not κ > 0.0 or span < _SPAN * lag:
+        if not κ > 0.0 or span < self.span * lag:
             return state, False
         state = replace(state, tests=state.tests + 1)
         ratio = displacement / span / κ

@@ -35,8 +35,8 @@ def states(training):
     return {"model": model, "optimizer": optimizer, "scheduler": training.scheduler}
 
 
-def save_midway(kind, cut, folder, lag=0):
-    training = Training(kind, lag=lag)
+def save_midway(kind, cut, folder, lag=0, **options):
+    training = Training(kind, lag=lag, **options)
     for t in range(cut):
         training.step(t)
     pending = bool(training.scheduler.state_dict()["tracker"]["pending"])
@@ -46,8 +46,8 @@ def save_midway(kind, cut, folder, lag=0):
     return pending
 
 
-def load_and_finish(kind, cut, folder, lag=0):
-    training = Training(kind, lag=lag)
+def load_midway(kind, folder, lag=0, **options):
+    training = Training(kind, lag=lag, **options)
     training.step(1000)  # what it has seen must not matter
     state = states(training)
     with warnings.catch_warnings():
@@ -59,6 +59,11 @@ def load_and_finish(kind, cut, folder, lag=0):
         model_state_dict=state["model"],
         optim_state_dict=state["optimizer"],
     )
+    return training
+
+
+def load_and_finish(kind, cut, folder, lag=0):
+    training = load_midway(kind, folder, lag)
     for t in range(cut, STEPS):
         training.step(t)
     return record(training)

@@ -1,14 +1,12 @@
 """A detector of motion over ranks: the drops of one process, one sum a window, resumable."""
 
 import functools
-import warnings
 
 import pytest
-import torch.distributed.checkpoint as dcp
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
 from autodrop.detectors import VarianceRatio
-from tests.autodrop.ranks_training import WINDOW, Training, train
+from tests.autodrop.ranks_training import WINDOW, train
+from tests.autodrop.test_checkpoints import load_midway, save_midway
 from tests.ranks import run_ranks
 
 STEPS = 180
@@ -37,33 +35,12 @@ def test_ranks_drop_where_one_process_does(kind, world, tmp_path):
         assert set(found["counts"]) == {0, 1}
 
 
-def states(training):
-    model, optimizer = get_state_dict(training.model, training.optimizer)
-    return {"model": model, "optimizer": optimizer, "scheduler": training.scheduler}
-
-
-def save_midway(kind, cut, folder):
-    training = Training(kind, **OPTIONS)
-    for t in range(cut):
-        training.step(t)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's own: one process, deprecations
-        dcp.save(states(training), checkpoint_id=folder)
+def save(kind, cut, folder):
+    save_midway(kind, cut, folder, **OPTIONS)
 
 
 def load_and_finish(kind, cut, folder):
-    training = Training(kind, **OPTIONS)
-    training.step(1000)  # what it has seen must not matter
-    state = states(training)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        dcp.load(state, checkpoint_id=folder)
-    set_state_dict(
-        training.model,
-        training.optimizer,
-        model_state_dict=state["model"],
-        optim_state_dict=state["optimizer"],
-    )
+    training = load_midway(kind, folder, **OPTIONS)
     for t in range(cut, STEPS):
         training.step(t)
     return [(event.step, event.new_lr) for event in training.scheduler.drops]
@@ -71,7 +48,7 @@ def load_and_finish(kind, cut, folder):
 
 def test_a_distributed_checkpoint_goes_on_with_other_ranks(tmp_path):
     cut, folder = 101, tmp_path / "checkpoint"
-    run_ranks(save_midway, 2, tmp_path, "fsdp", cut, folder)
+    run_ranks(save, 2, tmp_path, "fsdp", cut, folder)
     for found in run_ranks(load_and_finish, 4, tmp_path, "fsdp", cut, folder):
         assert found == one_process()["drops"]
     assert load_and_finish("one process", cut, folder) == one_process()["drops"]

@@ -6,6 +6,8 @@ import re
 
 import numpy as np
 import pytest
+import scipy.optimize
+import scipy.special
 import scipy.stats
 import torch
 from hypothesis import given
@@ -153,6 +155,21 @@ def test_equal_thresholds_and_more():
     assert detector.threshold(later, 20) == detector.threshold(few, 20)
     spending = VarianceRatio(per_stage=True)
     assert spending.threshold(later, 20) < spending.threshold(few, 20) < detector.threshold(few, 20)
+
+
+@pytest.mark.parametrize("terms", [1, 2, 30])
+@pytest.mark.parametrize("variance", [0.02, 0.2, 1.0])
+def test_the_threshold_is_a_quantile_over_the_largest_of_several(variance, terms):
+    pairs = 30
+    df = 2 / 3 * pairs
+    upper = variance / (scipy.stats.chi2.ppf(0.1, df) / df)
+    ν = scipy.optimize.brentq(lambda x: scipy.special.polygamma(1, x / 2) - upper, 0.1, 1e5)
+    μ = ν * terms / (terms + 1)
+    expected = scipy.stats.chi2.ppf(0.05, μ) / μ / (1 + math.sqrt(2 / (ν * terms)))
+    state = VarianceRatioState(tests=1, differences=2 * pairs * variance, pairs=pairs)
+    # Wilson and Hilferty are at most 0.02 below for such μ, ψ'⁻¹ is right to 0.1 in ν.
+    found = VarianceRatio(first=9.0, last=9.0).threshold(state, terms)
+    assert found == pytest.approx(expected, abs=0.02)
 
 
 def test_a_lost_window_starts_the_stage_afresh_and_keeps_its_number():

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from autodrop.detectors import VarianceRatio
 from paper_checks.claim import Context, Verdict
 from paper_checks.claims import section4_6_rules as rules
 from paper_checks.outcome import execute
 from paper_checks.testbed import stored
 from paper_checks.testbed.summary import HELD_OUT, TUNED
-from theory.testbed import displacement, published
+from theory.testbed import published
 
 EXPECTED = {
     rules.no_tuning_on_quadratics: Verdict.REFUTED,
@@ -101,9 +102,16 @@ def test_a_rule_that_leaks_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_another_rule_under_the_same_name_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(displacement, "_SPAN", 400)
+    monkeypatch.setattr(VarianceRatio, "span", 400)
     found = failing(monkeypatch, rules.variance_ratio_senses)
     assert any("computed anew" in name for name in found)
+
+
+def test_a_wrong_level_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = VarianceRatio.threshold
+    monkeypatch.setattr(VarianceRatio, "threshold", lambda self, *args: 2 * right(self, *args))
+    found = failing(monkeypatch, rules.variance_ratio_senses)
+    assert any(name.startswith("false drops per test") for name in found)
 
 
 def test_another_algorithm_1_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

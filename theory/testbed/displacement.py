@@ -23,8 +23,6 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Integers = NDArray[np.int64]
 
-_SPAN = 4  # as in autodrop.variance_ratio
-
 
 class _Stages:
     """Times and snapshots of the stages of S trajectories, at the ends of windows."""
@@ -148,7 +146,7 @@ class VarianceRatioTest:
                 κ = np.nan_to_num((probe.sums[rows] - sums_at[rows, slot]) / terms / lags, nan=0.0)
             best = κ.argmax(axis=1)
             every = np.arange(len(rows))
-            able = (κ[every, best] > 0) & (span >= _SPAN * lags[best])
+            able = (κ[every, best] > 0) & (span >= self.detector.span * lags[best])
             d = x[rows] - stages.snapshots[rows, slot]
             ratio = row_dot(d, d) / span / np.where(able, κ[every, best], np.inf)
             tests[rows[able]] += 1
