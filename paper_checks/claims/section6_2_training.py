@@ -811,7 +811,7 @@ def cifar_training(context: Context) -> Outcome:
     evidence.route("t quantiles", f"half-width {MARGIN} at {needed} seeds")
     evidence.route("simulated seeds", "the same number from drawn deviations")
     tuning = rivals + len(decide.OWN)
-    runs = tuning * (len(task.rates) * 2 + needed)
+    runs = tuning * (len(task.rates) * task.tuning + needed)
     evidence.number("runs of 200 epochs", runs)
     return evidence.outcome(
         Verdict.UNDECIDED,
@@ -856,11 +856,15 @@ def simulated_seeds(context: Context, deviation: float, comparisons: int) -> int
 def _numbers(evidence: Evidence, results: Results, decisions: Mapping[str, Decision]) -> None:
     for task, decision in decisions.items():
         evidence.number(f"{results.label(task)}", str(decision))
-        crippled = [SCHEDULES[name].label for name in decide.crippled(results, task)]
-        evidence.number(
-            f"{results.label(task)}: rivals worse than no schedule by {MARGIN} points",
-            ", ".join(crippled) or "none",
-        )
+        arms: dict[Arm, str] = {"rate": "the best rate"}
+        if results.choice(task, decide.BASELINE, "tuned") is not None:
+            arms["tuned"] = "the best of rate and setting"
+        for arm, words in arms.items():
+            crippled = [SCHEDULES[name].label for name in decide.crippled(results, task, arm)]
+            evidence.number(
+                f"{results.label(task)}: worse than no schedule by {MARGIN} points at {words}",
+                ", ".join(crippled) or "none",
+            )
 
 
 def _untuned(

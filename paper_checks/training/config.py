@@ -15,6 +15,7 @@ RuleName = Literal["uai2024", "arxiv2021"]
 SamplingName = Literal["shuffled", "independent"]
 ModelName = Literal["mlp", "cnn", "resnet18", "wrn16x4", "transformer"]
 PrecisionName = Literal["float32", "bfloat16"]
+EvaluateName = Literal["all", "test", "end"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Config:
     precision: of forward and backward passes: "float32", or "bfloat16" by autocast.
     fused: torch's fused optimizers, which round a little differently and are faster.
     watch: whether angles are measured where the schedule does not need them.
+    evaluate: "all", the training and the test set after every epoch; "test", only the test set; or
+        "end", only the test set and only after the last epoch.
 
     Raises ValueError for values outside these ranges.
     """
@@ -74,6 +77,7 @@ class Config:
     precision: PrecisionName = "float32"
     fused: bool = False
     watch: bool = True
+    evaluate: EvaluateName = "all"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(self.hidden))
@@ -101,6 +105,7 @@ class Config:
             ("model", get_args(ModelName)),
             ("augment", get_args(AugmentName)),
             ("precision", get_args(PrecisionName)),
+            ("evaluate", get_args(EvaluateName)),
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")

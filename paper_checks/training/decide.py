@@ -125,9 +125,9 @@ def overall(decisions: Sequence[Decision]) -> Decision:
     return Decision.HOLDS if set(decisions) == {Decision.HOLDS} else Decision.UNDECIDED
 
 
-def crippled(results: Results, task: str) -> tuple[str, ...]:
-    """Rivals whose mean final error, at the best rate, exceeds the constant's by the margin."""
-    found = {c.rival: c.theirs for c in comparisons(results, task)}
+def crippled(results: Results, task: str, arm: Arm = "rate") -> tuple[str, ...]:
+    """Rivals whose mean final error in an arm exceeds the constant rate's by the margin."""
+    found = {c.rival: c.theirs for c in comparisons(results, task, arm)}
     return tuple(name for name, error in found.items() if error > found[CONSTANT] + MARGIN)
 
 

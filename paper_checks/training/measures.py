@@ -97,6 +97,11 @@ def _kept(epochs: int) -> list[int]:
     return sorted(at | {max(1, round(i * epochs / _POINTS)) for i in range(1, _POINTS + 1)})
 
 
+def final_error(accuracies: Sequence[float], of: int, diverged: bool) -> float:
+    """The error (%) after the last of the evaluations; of a run that diverged, `CHANCE`."""
+    return 100 * CHANCE if diverged else 100 * counts_of(accuracies, of)[-1] / of
+
+
 def counts_of(accuracies: Sequence[float], of: int) -> list[int]:
     """Wrong samples from accuracies that are (of − wrong)/of."""
     return [int(np.rint((1.0 - accuracy) * of)) for accuracy in accuracies]

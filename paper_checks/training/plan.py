@@ -16,10 +16,11 @@ import numpy as np
 
 from paper_checks.training.config import Config
 from paper_checks.training.schedules import SCHEDULES, Settings
-from paper_checks.training.tasks import FIRST_SEED, TUNING_SEEDS, Task
+from paper_checks.training.tasks import FIRST_SEED, FIRST_TUNING_SEED, Task
 
 Part = Literal["validation", "test"]
 Arm = Literal["guess", "rate", "tuned", "factor"]
+Errors = Mapping["tuple[Variant, float]", Sequence[float]]
 
 _ABLATION_SEEDS = 4
 # Tables 7–15: one at a time; the window in parts of an epoch.
@@ -64,7 +65,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Choice:
-    """What tuning chose: the variant, its rate, and whether that is an end of the grid."""
+    """What tuning chose: the variant, its rate, and whether that is an end of the ladder."""
 
     variant: Variant
     rate: float
@@ -76,6 +77,7 @@ def trial(task: Task, part: Part, variant: Variant, rate: float, seed: int) -> T
     config = replace(
         task.config, schedule=variant.schedule, settings=variant.settings, factor=variant.factor,
         window=variant.window, learning_rate=rate, seed=seed,
+        evaluate="test" if part == "test" else "end",
     )  # fmt: skip
     return Trial(task.name, part, variant, config)
 
@@ -99,44 +101,73 @@ def variants(task: Task, schedules: Sequence[str]) -> tuple[Variant, ...]:
     return tuple(found)
 
 
-def to_tune(
-    task: Task, schedules: Sequence[str], seeds: Sequence[int] = TUNING_SEEDS
-) -> tuple[Trial, ...]:
-    """The runs on the validation set."""
+def scaled(task: Task, schedule: str, rates: Iterable[float]) -> tuple[float, ...]:
+    """Rates of the task as the schedule takes them, see `schedules.Entry`."""
+    scale = SCHEDULES[schedule].scale.get(task.config.optimizer, 1.0)
+    return tuple(float(f"{scale * rate:g}") for rate in rates)
+
+
+def guess(task: Task, schedule: str) -> float:
+    """The first guess of the rate."""
+    return scaled(task, schedule, [task.guess])[0]
+
+
+def to_tune(task: Task, schedules: Sequence[str], seeds: int | None = None) -> tuple[Trial, ...]:
+    """The runs on the validation set to begin with; seeds: at most so many of the task's."""
     return tuple(
-        trial(task, "validation", variant, rate, seed)
+        tried
         for variant in variants(task, schedules)
-        for rate in task.rates
-        for seed in seeds
+        for rate in scaled(task, variant.schedule, task.rates)
+        for tried in _tried(task, variant, rate, seeds)
     )
 
 
-def choose(
-    task: Task, schedules: Sequence[str], errors: Mapping[tuple[Variant, float], Sequence[float]]
-) -> dict[str, dict[Arm, Choice]]:
+def to_tune_on(
+    task: Task, schedules: Sequence[str], errors: Errors, seeds: int | None = None
+) -> tuple[Trial, ...]:
+    """What to try next: where the best rate so far is an end of those tried, the one beyond it.
+
+    Nothing if each variant's best rate lies between two others or at an end of the ladder.
+    """
+    found: list[Trial] = []
+    for variant in variants(task, schedules):
+        ladder = scaled(task, variant.schedule, task.ladder)
+        tried = [rate for rate in ladder if (variant, rate) in errors]
+        at = ladder.index(_best(errors, [(variant, rate) for rate in tried])[1])
+        beyond = [i for i in (at - 1, at + 1) if 0 <= i < len(ladder) and ladder[i] not in tried]
+        for i in beyond:
+            found += _tried(task, variant, ladder[i], seeds)
+    return tuple(found)
+
+
+def choose(task: Task, schedules: Sequence[str], errors: Errors) -> dict[str, dict[Arm, Choice]]:
     """For each schedule and arm what is tested, by the least mean validation error.
 
     errors: final validation errors of each (variant, rate). Ties go to the smaller rate, then to
-    the variant that comes first. Raises KeyError for a missing entry.
+    the variant that comes first. Raises KeyError for a variant without any.
     """
-    tried = variants(task, schedules)
-
-    def best(among: Sequence[Variant]) -> Choice:
-        pairs = [(rate, variant) for rate in sorted(task.rates) for variant in among]
-        rate, variant = min(pairs, key=lambda pair: float(np.mean(errors[pair[1], pair[0]])))
-        return Choice(variant, rate, rate in (min(task.rates), max(task.rates)))
-
+    all_variants = variants(task, schedules)
     chosen: dict[str, dict[Arm, Choice]] = {}
     for name in schedules:
+        ladder = scaled(task, name, task.ladder)
+
+        def best(among: Sequence[Variant], ladder: tuple[float, ...] = ladder) -> Choice:
+            for variant in among:
+                if not any((variant, rate) in errors for rate in ladder):
+                    raise KeyError(f"no validation errors of {variant.name} on {task.name}")
+            pairs = [(v, rate) for rate in ladder for v in among if (v, rate) in errors]
+            variant, rate = _best(errors, pairs)
+            return Choice(variant, rate, rate in (ladder[0], ladder[-1]))
+
         plain = Variant(name)
         arms: dict[Arm, Choice] = {
-            "guess": Choice(plain, task.guess, False),
+            "guess": Choice(plain, guess(task, name), False),
             "rate": best([plain]),
         }
         if task.tuned:
-            arms["tuned"] = best([v for v in _listed(tried, name) if v.factor is None])
+            arms["tuned"] = best([v for v in _listed(all_variants, name) if v.factor is None])
         if name == "autodrop" and task.factors:
-            arms["factor"] = best([v for v in _listed(tried, name) if not v.settings])
+            arms["factor"] = best([v for v in _listed(all_variants, name) if not v.settings])
         chosen[name] = arms
     return chosen
 
@@ -171,6 +202,18 @@ def ablation(task: Task) -> tuple[Variant, ...]:
         *(Variant("autodrop", (("buffer", m),)) for m in _BUFFERS),
         *(Variant("autodrop", window=k) for k in windows),
     )
+
+
+def _tried(task: Task, variant: Variant, rate: float, seeds: int | None) -> tuple[Trial, ...]:
+    count = task.tuning if seeds is None else min(seeds, task.tuning)
+    return tuple(
+        trial(task, "validation", variant, rate, FIRST_TUNING_SEED + i) for i in range(count)
+    )
+
+
+def _best(errors: Errors, pairs: Sequence[tuple[Variant, float]]) -> tuple[Variant, float]:
+    """The pair with the least mean error; of equals the first."""
+    return min(pairs, key=lambda pair: float(np.mean(errors[pair])))
 
 
 def _listed(tried: Iterable[Variant], schedule: str) -> list[Variant]:

@@ -17,6 +17,9 @@ from paper_checks.training.config import Config
 class Curves:
     """One entry per epoch, evaluated at its end on the whole training and test set.
 
+    What `Config.evaluate` leaves out is missing here: the training set's curves are empty, or all
+    others have one entry, of the last epoch.
+
     Losses are mean cross-entropies in nats without the weight decay's term, accuracies are in
     [0, 1], learning_rate is the one that holds from there on.
     """
@@ -61,7 +64,8 @@ class Record:
 
     def as_dict(self) -> dict[str, Any]:
         """The record as JSON has it, with a summary of where the run ended."""
-        last = {f.name: getattr(self.curves, f.name)[-1] for f in dataclasses.fields(Curves)}
+        curves = {f.name: getattr(self.curves, f.name) for f in dataclasses.fields(Curves)}
+        last = {name: values[-1] for name, values in curves.items() if values}
         return {**dataclasses.asdict(self), "final": {**last, "drops": len(self.drops)}}
 
 

@@ -20,14 +20,14 @@ import torch
 
 from paper_checks import files
 from paper_checks.training import store
-from paper_checks.training.measures import Curve, counts_of
-from paper_checks.training.plan import Arm, Choice, Trial, Variant
+from paper_checks.training.measures import Curve, counts_of, final_error
+from paper_checks.training.plan import Arm, Choice, Errors, Trial, Variant
 from paper_checks.training.schedules import SCHEDULES
 from paper_checks.training.tasks import TASKS, Task
 from paper_checks.training.work import Place
 
 COMMITTED = Path(__file__).with_name("results") / "digits.json"
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -126,14 +126,17 @@ def validation_errors(
     """Final validation errors (%) of finished tuning runs, by variant and rate."""
     errors: dict[tuple[Variant, float], list[float]] = {}
     for trial in trials:
-        curve = _curve(store.read(place.file(trial)))
-        errors.setdefault((trial.variant, trial.config.learning_rate), []).append(curve.final)
+        record = store.read(place.file(trial))
+        error = final_error(
+            record["curves"]["test_accuracy"], record["of"], record["diverged"] is not None
+        )
+        errors.setdefault((trial.variant, trial.config.learning_rate), []).append(error)
     return errors
 
 
 def collect(
     tasks: Iterable[Task],
-    tuned: Mapping[str, Mapping[tuple[Variant, float], list[float]]],
+    tuned: Mapping[str, Errors],
     chosen: Mapping[str, Mapping[str, Mapping[Arm, Choice]]],
     tested: Mapping[str, Iterable[Trial]],
     skipped: Mapping[str, str],
@@ -190,6 +193,7 @@ def collect(
             "test": first["of"],
             "fingerprint": first["data"]["fingerprint"][:12],
             "rates": list(task.rates),
+            "ladder": list(task.ladder),
             "tuning": [
                 [variant.name, rate, [round(error, 3) for error in errors]]
                 for (variant, rate), errors in tuned[task.name].items()

@@ -106,7 +106,7 @@ class Run:
         return self.iteration == self.iterations
 
     def advance(self) -> None:
-        """One update; at the end of an epoch also its evaluation. Raises Diverged."""
+        """One update; at the end of an epoch also its evaluation, if asked. Raises Diverged."""
         start = time.perf_counter()
         place = self.iteration % self.epoch_length
         if place == 0:
@@ -135,7 +135,8 @@ class Run:
 
         if place == self.epoch_length - 1:
             self.schedule.after_epoch(math.fsum(self._losses) / len(self._losses))
-            self._evaluate()
+            if self.config.evaluate != "end" or self.finished:
+                self._evaluate()
         self.seconds += time.perf_counter() - start
 
     def state_dict(self) -> dict[str, Any]:
@@ -278,7 +279,10 @@ class Run:
 
     def _evaluate(self) -> None:
         self._mode(training=False)
-        for name, (x, y) in (("train", self._train), ("test", self._test)):
+        sets = {"train": self._train, "test": self._test}
+        if self.config.evaluate != "all":
+            del sets["train"]
+        for name, (x, y) in sets.items():
             loss, accuracy = self._mean_loss_and_accuracy(x, y)
             self._curves[f"{name}_loss"].append(loss)
             self._curves[f"{name}_accuracy"].append(accuracy)

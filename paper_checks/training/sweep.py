@@ -23,10 +23,10 @@ from paper_checks import terminal
 from paper_checks.context import Level
 from paper_checks.training import plan, store, tables
 from paper_checks.training.config import PrecisionName
-from paper_checks.training.plan import Trial
+from paper_checks.training.plan import Errors, Trial
 from paper_checks.training.results import Results, collect, named, unavailable, validation_errors
 from paper_checks.training.schedules import SCHEDULES
-from paper_checks.training.tasks import DIGITS, TASKS, TUNING_SEEDS, Task
+from paper_checks.training.tasks import DIGITS, TASKS, Task
 from paper_checks.training.work import OutOfTime, Place, missing, perform_all
 
 OK, USAGE, UNFINISHED, INTERRUPTED = 0, 2, 3, 130
@@ -44,10 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     console = terminal.console()
     try:
-        for name, least in (("seeds", 2), ("jobs", 1), ("epochs", 1)):
+        for name, least in (("seeds", 2), ("tuning_seeds", 1), ("jobs", 1), ("epochs", 1)):
             value = getattr(options, name)
             if value is not None and value < least:
-                raise ValueError(f"--{name} must be >= {least}, got {value}")
+                raise ValueError(f"--{name.replace('_', '-')} must be >= {least}, got {value}")
         tasks = _tasks(options)
         place = Place(
             folder=options.out / "records",
@@ -87,25 +87,44 @@ def sweep(
     ]  # fmt: skip
     for name, why in skipped.items():
         console.print(f"{name} is left out: {why}", markup=False)
-    tuning_seeds = TUNING_SEEDS[: options.tuning_seeds]
-    spent = 0.0
-    tuned, chosen, tested = {}, {}, {}
-    trials: dict[str, list[Trial]] = {}
+    schedules = {task.name: plan.schedules_of(task, names) for task in tasks}
+    trials, tuned = _tune(tasks, schedules, place, console, options)
+    chosen, tested = {}, {}
     for task in tasks:
-        schedules = plan.schedules_of(task, names)
-        wanted = plan.to_tune(task, schedules, tuning_seeds)
-        trials[task.name] = [place.adapted(trial) for trial in wanted]
-    _perform(console, "tuning", _joined(trials), place, options.jobs)
-    for task in tasks:
-        tuned[task.name] = validation_errors(trials[task.name], place)
-        schedules = plan.schedules_of(task, names)
-        chosen[task.name] = plan.choose(task, schedules, tuned[task.name])
+        chosen[task.name] = plan.choose(task, schedules[task.name], tuned[task.name])
         wanted = plan.to_test(task, chosen[task.name], options.seeds)
         tested[task.name] = [place.adapted(trial) for trial in wanted]
     _perform(console, "testing", _joined(tested), place, options.jobs)
-    for several in (*trials.values(), *tested.values()):
-        spent += sum(store.read(place.file(trial))["cpu_seconds"] for trial in several)
+    spent = sum(
+        store.read(place.file(trial))["cpu_seconds"] for trial in (*trials, *_joined(tested))
+    )
     return collect(tasks, tuned, chosen, tested, skipped, place, spent)
+
+
+def _tune(
+    tasks: Sequence[Task],
+    schedules: Mapping[str, Sequence[str]],
+    place: Place,
+    console: Console,
+    options: argparse.Namespace,
+) -> tuple[list[Trial], dict[str, Errors]]:
+    """Try rates until each variant's best lies between others: the runs, and errors by task."""
+    count = options.tuning_seeds
+    tried: dict[str, list[Trial]] = {task.name: [] for task in tasks}
+    more = {task.name: plan.to_tune(task, schedules[task.name], count) for task in tasks}
+    errors: dict[str, Errors] = {}
+    stage = "tuning"
+    while any(more.values()):
+        adapted = {
+            name: [place.adapted(trial) for trial in several] for name, several in more.items()
+        }
+        _perform(console, stage, _joined(adapted), place, options.jobs)
+        for task in tasks:
+            tried[task.name] += adapted[task.name]
+            errors[task.name] = validation_errors(tried[task.name], place)
+            more[task.name] = plan.to_tune_on(task, schedules[task.name], errors[task.name], count)
+        stage = "tuning, one rate further"
+    return _joined(tried), errors
 
 
 def _joined(trials: Mapping[str, Sequence[Trial]]) -> list[Trial]:
@@ -147,7 +166,7 @@ def _tasks(options: argparse.Namespace) -> tuple[Task, ...]:
     if options.seeds is None:
         options.seeds = _QUICK_SEEDS
     options.tuning_seeds = 1
-    return tuple(replace(task, factors=()) for task in DIGITS if task.name in _QUICK)
+    return tuple(replace(task, factors=(), tuned=False) for task in DIGITS if task.name in _QUICK)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -168,10 +187,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--samples", type=int, help="how many of the training images or sequences to keep")
     add("--epochs", type=int, help="in place of the task's")
     add("--seeds", type=int, help="of every tested setting, ≥ 2, in place of the task's")
-    add(
-        "--tuning-seeds", type=int, choices=(1, 2), default=len(TUNING_SEEDS),
-        help="(default: %(default)s)",
-    )  # fmt: skip
+    add("--tuning-seeds", type=int, help="at most so many of the task's")
     add("--device", default="cpu", help="cpu, cuda or cuda:N (default: %(default)s)")
     add("--precision", choices=get_args(PrecisionName), default="float32")
     add("--jobs", type=int, default=1, help="runs at a time (default: %(default)s)")

@@ -49,8 +49,10 @@ class Place:
 
     def data(self, trial: Trial) -> Dataset:
         """What the trial trains on."""
-        tuning, testing = TASKS[trial.task].data(self.path, self.samples)
-        return tuning if trial.part == "validation" else testing
+        task = TASKS[trial.task]
+        if trial.part == "test":
+            return task.data(self.path, self.samples)[1]
+        return task.data(self.path, self.samples, held=trial.config.seed)[0]
 
     def adapted(self, trial: Trial) -> Trial:
         """The trial with this place's device, precision and budget."""

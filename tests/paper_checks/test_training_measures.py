@@ -12,7 +12,7 @@ from scipy import stats
 
 from paper_checks.training import decide
 from paper_checks.training.decide import Decision
-from paper_checks.training.measures import Curve, counts_of
+from paper_checks.training.measures import Curve, counts_of, final_error
 from paper_checks.training.paired import Interval, difference
 from paper_checks.training.results import Results
 
@@ -56,6 +56,11 @@ def test_counts_from_accuracies() -> None:
     for of in (3, 719, 10_000):
         wrong = range(0, of + 1, max(1, of // 500))
         assert counts_of([(of - w) / of for w in wrong], of) == list(wrong)
+
+
+def test_the_final_error_of_a_run_that_was_evaluated_at_its_end_only() -> None:
+    assert final_error([0.9, 0.95], 200, False) == pytest.approx(5.0, rel=1e-12)
+    assert final_error([0.9], 200, True) == final_error([], 200, True) == 90.0
 
 
 def test_interval_is_scipys() -> None:
@@ -209,6 +214,18 @@ def test_a_crippled_rival_is_marked() -> None:
     found = one_arm(autodrop=SEEDS, constant=plus(1), multistep=plus(0), cosine=plus(4))
     assert decide.crippled(found, "task") == ("cosine",)
     assert decide.target(found, "task") == pytest.approx(4.28, abs=0.1)
+
+
+def test_a_rival_may_be_crippled_in_one_arm_only() -> None:
+    found = results(
+        {
+            "autodrop": {"rate": SEEDS},
+            "constant": {"rate": plus(1)},
+            "multistep": {"rate": plus(3), "tuned": plus(0)},
+        }
+    )
+    assert decide.crippled(found, "task") == ("multistep",)
+    assert decide.crippled(found, "task", "tuned") == ()
 
 
 def test_overall() -> None:

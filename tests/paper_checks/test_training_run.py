@@ -175,6 +175,29 @@ def test_record_as_json(tmp_path: Path) -> None:
     assert entry["final"]["drops"] == len(record.drops)
 
 
+@pytest.mark.parametrize(("evaluate", "epochs"), [("test", slice(None)), ("end", slice(-1, None))])
+def test_what_is_evaluated_changes_nothing_else(evaluate: str, epochs: slice) -> None:
+    whole = train(SHORT, small())
+    record = train(dataclasses.replace(SHORT, evaluate=evaluate), small())
+    curves = dataclasses.asdict(record.curves)
+    assert curves.pop("train_loss") == curves.pop("train_accuracy") == ()
+    for name, values in curves.items():
+        assert values == getattr(whole.curves, name)[epochs]
+    assert set(record.differences(whole)) == {"config", "curves"}
+    assert record.as_dict()["final"]["test_loss"] == whole.curves.test_loss[-1]
+
+
+def test_evaluating_an_optimizer_that_has_a_mode() -> None:
+    pytest.importorskip("schedulefree")
+    config = dataclasses.replace(SHORT, schedule="schedule-free")
+    whole, record = (
+        train(config, small()),
+        train(dataclasses.replace(config, evaluate="end"), small()),
+    )
+    # Going there and back rounds its weights.
+    assert record.curves.test_loss == pytest.approx(whole.curves.test_loss[-1:], rel=1e-5)
+
+
 def test_nan_is_never_written(tmp_path: Path) -> None:
     record = dataclasses.replace(train(SHORT, small()), seconds=math.nan)
     with pytest.raises(ValueError, match="not JSON compliant"):
@@ -217,6 +240,7 @@ def test_checkpoints_of_other_runs(tmp_path: Path) -> None:
         ("momentum", 1.0),
         ("weight_decay", -1e-9),
         ("optimizer", "adam"),
+        ("evaluate", "never"),
         ("schedule", "staircase"),
         ("sampling", "sorted"),
         ("rule", "uai"),

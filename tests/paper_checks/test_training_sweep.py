@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -14,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from paper_checks.training import plan, store
 from paper_checks.training.plan import Variant
 from paper_checks.training.results import Results
 from paper_checks.training.sweep import OK, UNFINISHED, USAGE, main
-from paper_checks.training.tasks import TASKS
+from paper_checks.training.tasks import FIRST_TUNING_SEED, TASKS
 from paper_checks.training.work import OutOfTime, Place, perform
 
 SMALL = (
@@ -27,7 +29,7 @@ SMALL = (
     "--schedules", "autodrop", "constant", "multistep",
 )  # fmt: skip
 SECONDS = 7  # the position in a run of the results
-TUNING = 3 * 4 + 4 * 4  # three schedules and four more factors, at four rates
+TUNING = 3 * 3 + 5 * 3  # schedules, and one more recipe and four factors, at three rates
 
 
 def start(out: Path, *more: str) -> subprocess.Popen[bytes]:
@@ -130,6 +132,8 @@ def test_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "give their path with --data" in capsys.readouterr().err
     assert main(["--seeds", "1", "--out", str(tmp_path)]) == USAGE
     assert "--seeds must be >= 2, got 1" in capsys.readouterr().err
+    assert main(["--tuning-seeds", "0", "--out", str(tmp_path)]) == USAGE
+    assert "--tuning-seeds must be >= 1, got 0" in capsys.readouterr().err
 
 
 def test_a_long_run_goes_on_from_its_checkpoint(
@@ -177,14 +181,34 @@ def test_what_diverges_is_kept(tmp_path: Path) -> None:
     assert len(record["curves"]["test_accuracy"]) < 50
 
 
-def test_the_tuning_never_sees_the_test_set() -> None:
-    for name in ("mlp", "mlp-adamw"):
-        tuning, testing = TASKS[name].data()
-        seen = {row.numpy().tobytes() for x in (tuning.train_x, tuning.test_x) for row in x}
-        assert not any(row.numpy().tobytes() in seen for row in testing.test_x)
-        assert (tuning.train_x == testing.train_x).all()
+def rows(x: torch.Tensor) -> set[bytes]:
+    return {row.numpy().tobytes() for row in x}
+
+
+@pytest.mark.parametrize("name", ["mlp", "mlp-adamw"])
+def test_the_tuning_never_sees_the_test_set(name: str) -> None:
+    task = TASKS[name]
+    test = rows(task.data()[1].test_x)
+    validation = []
+    for held in range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + task.tuning):
+        tuning, testing = task.data(held=held)
+        assert rows(testing.test_x) == test
+        assert not test & (rows(tuning.train_x) | rows(tuning.test_x))
+        assert not rows(tuning.train_x) & rows(tuning.test_x)
         sizes = len(tuning.train_x), len(tuning.test_x), len(testing.test_x)
         assert sizes == (809, 269, 719)
+        validation.append(rows(tuning.test_x))
+    # Each tuning seed is judged by a part of its own.
+    assert len(set.union(*validation)) > 2 * 269
+
+
+def test_each_tuning_seed_has_its_validation_set() -> None:
+    task, place = TASKS["mlp-short"], Place(Path("nowhere"))
+    trials = plan.to_tune(task, ["cosine"])
+    assert [trial.config.seed - FIRST_TUNING_SEED for trial in trials[:4]] == [0, 1, 2, 3]
+    assert len({place.data(trial).fingerprint() for trial in trials}) == task.tuning == 4
+    tests = [plan.trial(task, "test", Variant("cosine"), 0.1, seed) for seed in (1, 2)]
+    assert len({place.data(trial).fingerprint() for trial in tests}) == 1
 
 
 def test_runs_for_tuning_are_evaluated_on_the_validation_set(whole: Path) -> None:
@@ -196,30 +220,82 @@ def test_runs_for_tuning_are_evaluated_on_the_validation_set(whole: Path) -> Non
 
 
 def test_the_least_validation_error_is_chosen() -> None:
-    task = TASKS["mlp"]
+    task = TASKS["mlp-short"]
     tried = plan.variants(task, ("autodrop", "multistep"))
     errors = {(variant, rate): [5.0, 5.0] for variant in tried for rate in task.rates}
     errors[Variant("multistep"), 0.1] = [4.0, 4.5]
-    errors[Variant("multistep", (("recipe", 1),)), 0.4] = [5.0, 3.0]
+    errors[Variant("multistep", (("recipe", 1),)), 3.2] = [5.0, 3.0]
     errors[Variant("autodrop", factor=0.8), 0.2] = [1.0, 1.0]
     chosen = plan.choose(task, ("autodrop", "multistep"), errors)
     multistep, autodrop = chosen["multistep"], chosen["autodrop"]
     assert (multistep["rate"].variant.name, multistep["rate"].rate) == ("multistep", 0.1)
-    assert (multistep["tuned"].variant.name, multistep["tuned"].rate) == ("multistep recipe=1", 0.4)
+    assert (multistep["tuned"].variant.name, multistep["tuned"].rate) == ("multistep recipe=1", 3.2)
     assert multistep["tuned"].at_end
     assert not multistep["rate"].at_end
     assert multistep["guess"].rate == 0.1
     # A tie goes to the smaller rate; AutoDrop's factor is tuned in its own arm only.
-    assert (autodrop["rate"].variant.name, autodrop["rate"].rate) == ("autodrop", 0.03)
-    assert (autodrop["tuned"].variant.name, autodrop["tuned"].rate) == ("autodrop", 0.03)
+    assert (autodrop["rate"].variant.name, autodrop["rate"].rate) == ("autodrop", 0.05)
+    assert (autodrop["tuned"].variant.name, autodrop["tuned"].rate) == ("autodrop", 0.05)
     assert (autodrop["factor"].variant.name, autodrop["factor"].rate) == (
         "autodrop factor=0.8",
         0.2,
     )
+    with pytest.raises(KeyError, match="no validation errors of cosine on mlp-short"):
+        plan.choose(task, ["cosine"], errors)
+
+
+@pytest.mark.parametrize(
+    ("best", "tried"),
+    [
+        (0.1, (0.05, 0.1, 0.2)),  # between two others from the start
+        (0.4, (0.05, 0.1, 0.2, 0.4, 0.8)),
+        (0.025, (0.0125, 0.025, 0.05, 0.1, 0.2)),
+        (3.2, (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)),  # the ladder's end
+    ],
+)
+@pytest.mark.parametrize("scale", [1.0, 10.0])
+def test_rates_are_tried_until_the_best_lies_between_others(
+    best: float, tried: tuple[float, ...], scale: float
+) -> None:
+    task, name = TASKS["cnn"], "schedule-free" if scale > 1 else "cosine"
+    variant, errors = Variant(name), {}
+    more = plan.to_tune(task, [name])
+    while more:
+        assert {trial.config.seed for trial in more} == {400, 401, 402}
+        for trial in more:
+            rate = trial.config.learning_rate
+            errors.setdefault((variant, rate), []).append(abs(math.log(rate / scale / best)))
+        more = plan.to_tune_on(task, [name], errors)
+    assert sorted(rate for _, rate in errors) == pytest.approx([scale * rate for rate in tried])
+    assert all(len(several) == task.tuning for several in errors.values())
+    chosen = plan.choose(task, [name], errors)[name]
+    assert chosen["rate"].rate == pytest.approx(scale * best)
+    assert chosen["rate"].at_end == (best == 3.2)
+    assert chosen["guess"].rate == pytest.approx(scale * 0.1)
+
+
+def test_schedule_free_starts_at_the_defaults_of_its_package() -> None:
+    schedulefree = pytest.importorskip("schedulefree")
+    weights = [torch.nn.Parameter(torch.zeros(1))]
+    for task, optimizer in (
+        ("mlp", schedulefree.SGDScheduleFree(weights)),
+        ("mlp-adamw", schedulefree.AdamWScheduleFree(weights)),
+    ):
+        assert plan.guess(TASKS[task], "schedule-free") == optimizer.defaults["lr"]
+    assert plan.guess(TASKS["mlp"], "cosine") == 0.1
+
+
+def test_ladders() -> None:
+    for task in TASKS.values():
+        assert list(task.ladder) == sorted(set(task.ladder))
+        at = task.ladder.index(task.rates[0])
+        assert task.ladder[at : at + len(task.rates)] == task.rates
+        assert task.guess in task.rates
+        assert 0 < at < len(task.ladder) - len(task.rates)  # there is more on both sides
 
 
 def test_results_know_their_format(tmp_path: Path) -> None:
     path = tmp_path / "other.json"
     path.write_text('{"format": 0}')
-    with pytest.raises(ValueError, match="results must have format 1, got 0"):
+    with pytest.raises(ValueError, match="results must have format 2, got 0"):
         Results.load(path)
