@@ -30,7 +30,7 @@ from paper_checks.training.model import build
 from paper_checks.training.record import Curves, Record
 from paper_checks.training.schedules import SCHEDULES
 
-_EVALUATED = 8192  # samples per forward pass of an evaluation, to bound its memory
+_EVALUATED = 1024  # samples per forward pass of an evaluation, to bound its memory
 
 
 class Diverged(ArithmeticError):

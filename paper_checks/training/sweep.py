@@ -23,6 +23,7 @@ from paper_checks import terminal
 from paper_checks.context import Level
 from paper_checks.training import plan, store, tables
 from paper_checks.training.config import PrecisionName
+from paper_checks.training.decide import CONSTANT, OURS
 from paper_checks.training.plan import Errors, Trial
 from paper_checks.training.results import Results, collect, named, unavailable, validation_errors
 from paper_checks.training.schedules import SCHEDULES
@@ -81,10 +82,8 @@ def sweep(
 ) -> Results:
     """Tune, choose, test; what is there already is read."""
     skipped = unavailable()
-    names = [
-        name for name in (options.schedules or SCHEDULES)
-        if name not in skipped
-    ]  # fmt: skip
+    wanted = {*(options.schedules or SCHEDULES), OURS, CONSTANT}
+    names = [name for name in SCHEDULES if name in wanted and name not in skipped]
     for name, why in skipped.items():
         console.print(f"{name} is left out: {why}", markup=False)
     schedules = {task.name: plan.schedules_of(task, names) for task in tasks}
@@ -182,7 +181,10 @@ def _parser() -> argparse.ArgumentParser:
         help="the tasks on digits: a slice, or all (default: %(default)s)",
     )  # fmt: skip
     add("--task", action="append", help=f"in place of --level, repeatable: {', '.join(TASKS)}")
-    add("--schedules", nargs="+", choices=tuple(SCHEDULES), help="only these (default: all)")
+    add(
+        "--schedules", nargs="+", choices=tuple(SCHEDULES),
+        help=f"only these, and {OURS} and {CONSTANT} (default: all)",
+    )  # fmt: skip
     add("--data", help="images, for the tasks named cifar: see paper_checks/training/images.py")
     add("--samples", type=int, help="how many of the training images or sequences to keep")
     add("--epochs", type=int, help="in place of the task's")
