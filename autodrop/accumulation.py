@@ -10,15 +10,18 @@ anchored  S = Σ (x_t − a_i), where a_i + ρ_i = y_{i−1}: the last mean, rou
 
 What is needed at the ends of windows only (S_{i−1}, ρ, the last step d) can stay in the host's
 memory (`offload`) and comes to the device piece by piece.
+
+Small vectors of one device and dtype share their storage, see `autodrop.batches`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
+from autodrop.batches import Batch, batched
 from autodrop.products import products, summed
 from autodrop.sources import Source
 
@@ -29,8 +32,10 @@ __all__ = ["AnchoredSums", "PlainSums", "Sums"]
 _CHUNK = 2**19
 _BATCH = 2**22
 
-# Where one tensor at a time is no slower than many.
+# Where one tensor at a time is no slower than many, but for batches of fewer elements than this: to
+# copy them together costs less than the operations that it saves.
 _ONE_BY_ONE = ("cpu",)
+_SMALL = 2**16
 
 Tensors = list[torch.Tensor]
 
@@ -46,25 +51,37 @@ class Sums(ABC):
     def __init__(self, sources: Sequence[Source], offload: bool = False) -> None:
         self.sources = tuple(sources)
         self._offload = offload
+        self._batches = batched(self.sources, _most)
+        # The vectors of the batches for each of `copies`.
+        self._whole: tuple[Tensors, ...] = ()
 
     def _zeros(
         self, dtype: torch.dtype | None = None, *, wide: bool = False, ends_only: bool = False
     ) -> Tensors:
-        """A vector for each x, in its dtype or `dtype`; with `wide` in float32 or wider.
+        """A vector for each batch, in its dtype or `dtype`; with `wide` in float32 or wider.
 
         In the host's memory if it is needed at windows' ends only.
         """
         vectors = []
-        for source in self.sources:
-            kept = dtype or source.dtype
+        for batch in self._batches:
+            kept = dtype or batch.dtype
             if wide and dtype is None:
                 kept = torch.promote_types(kept, torch.float32)
-            if ends_only and self._offload and source.device.type != "cpu":
-                pinned = source.device.type == "cuda"
-                vectors.append(torch.zeros(source.size, dtype=kept, pin_memory=pinned))
+            if ends_only and self._offload and batch.device.type != "cpu":
+                pinned = batch.device.type == "cuda"
+                vectors.append(torch.zeros(batch.size, dtype=kept, pin_memory=pinned))
             else:
-                vectors.append(torch.zeros(source.size, dtype=kept, device=source.device))
+                vectors.append(torch.zeros(batch.size, dtype=kept, device=batch.device))
         return vectors
+
+    def _each(self, whole: Tensors) -> Tensors:
+        """What is for each source in the vectors of the batches, aliased."""
+        parts = {
+            source: part
+            for batch, vector in zip(self._batches, whole, strict=True)
+            for source, part in zip(batch.sources, batch.parts(vector), strict=True)
+        }
+        return [parts[source] for source in self.sources]
 
     @abstractmethod
     def add(self, weight: torch.Tensor | None = None) -> None:
@@ -86,17 +103,28 @@ class Sums(ABC):
         See `products`: of the step s to this window's mean and the step d before it. Where a sum
         is not finite, ⟨s,s⟩ is not either; the state is made finite again as soon as x is.
         """
-        for i, source in enumerate(self.sources):
+        for source in self.sources:
             source.require_layout()
-            if not source.size:
-                continue
-            pieces = self._close_one(i, count)
-            if source.owned:
-                yield source, summed(source, pieces)
+        pieces: dict[Source, Tensors] = {source: [] for source in self.sources}
+        for batch, *whole in zip(self._batches, *self._whole, strict=True):
+            split = [vector.split(_chunk(batch.device)) for vector in whole]
+            for s, d in self._steps(batch, count, zip(*split, strict=True)):
+                if batch.owned:
+                    rows = products(batch.parts(s.double()), batch.parts(d.double()), batch.sampled)
+                    for source, row in zip(batch.sources, rows, strict=True):
+                        pieces[source].append(row)
+        for source, found in pieces.items():
+            if found and source.size:
+                yield source, summed(source, found)
 
     @abstractmethod
-    def _close_one(self, i: int, count: int) -> Tensors:
-        """End the window of the i-th vector; its products, piece by piece."""
+    def _steps(
+        self, batch: Batch, count: int, chunks: Iterable[tuple[torch.Tensor, ...]]
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """End the window of a batch, whose state is in `chunks`; s and d on the device, for each.
+
+        The state is written when the next ones are asked for: d may be an alias of it.
+        """
 
 
 def _finite(x: torch.Tensor) -> torch.Tensor:
@@ -111,6 +139,11 @@ def _beside(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 def _chunk(device: torch.device) -> int:
     return _CHUNK if device.type in _ONE_BY_ONE else max(_CHUNK, _BATCH)
+
+
+def _most(device: torch.device) -> int:
+    """Elements of a batch."""
+    return min(_SMALL, _CHUNK) if device.type in _ONE_BY_ONE else _chunk(device)
 
 
 def _write(home: torch.Tensor, value: torch.Tensor) -> None:
@@ -133,9 +166,12 @@ class PlainSums(Sums):
         offload: bool = False,
     ) -> None:
         super().__init__(sources, offload)
-        self.sum = self._zeros(wide=True)
-        self.previous = self._zeros(wide=True, ends_only=True)
-        self.direction = self._zeros(direction, wide=True, ends_only=True)
+        self._whole = (
+            self._zeros(wide=True),
+            self._zeros(wide=True, ends_only=True),
+            self._zeros(direction, wide=True, ends_only=True),
+        )
+        self.sum, self.previous, self.direction = map(self._each, self._whole)
         # One multi-tensor operation for each device and dtype.
         groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
         for i, source in enumerate(self.sources):
@@ -155,19 +191,17 @@ class PlainSums(Sums):
 
     def reset(self) -> None:
         """S ← 0."""
-        torch._foreach_zero_(self.sum)
+        torch._foreach_zero_(self._whole[0])
 
-    def _close_one(self, i: int, count: int) -> Tensors:
-        found = []
-        device = self.sources[i].device
-        parts = (self.sum[i], self.previous[i], self.direction[i])
-        for S, before, d in zip(*(part.split(_chunk(device)) for part in parts), strict=True):
-            s = (S - before.to(device, non_blocking=True)).div_(count)
-            found.append(products(s, d.to(device, non_blocking=True), self.sources[i].sampled))
+    def _steps(
+        self, batch: Batch, count: int, chunks: Iterable[tuple[torch.Tensor, ...]]
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for S, before, d in chunks:
+            s = (S - before.to(batch.device, non_blocking=True)).div_(count)
+            yield s, d.to(batch.device, non_blocking=True)
             _write(d, _finite(s))
             _write(before, _finite(S))
             S.zero_()
-        return found
 
 
 class AnchoredSums(Sums):
@@ -182,80 +216,76 @@ class AnchoredSums(Sums):
         offload: bool = False,
     ) -> None:
         super().__init__(sources, offload)
-        self.anchor = [_finite(source.read()) for source in self.sources]
-        self.sum = self._zeros()
-        self.residual = self._zeros(torch.bfloat16, ends_only=True)
-        self.direction = self._zeros(direction, ends_only=True)
-        self._scratch: dict[torch.device, torch.Tensor] = {}
-        self._pieces: list[tuple[int, list[tuple[torch.Tensor, torch.Tensor]]]] = []
-        batches: dict[torch.device, list[list[tuple[int, int, int]]]] = {}
-        for i, source in enumerate(self.sources):
-            if source.device.type in _ONE_BY_ONE:
-                self._scratch_for(source)
-                chunks = zip(self.sum[i].split(_CHUNK), self.anchor[i].split(_CHUNK), strict=True)
-                self._pieces.append((i, list(chunks)))
-            else:
-                _fill(batches.setdefault(source.device, [[]]), i, source.size)
-        self._batches = [batch for found in batches.values() for batch in found if batch]
-
-    def _scratch_for(self, source: Source) -> None:
-        size = min(source.size, _CHUNK)
-        held = self._scratch.get(source.device)
-        if held is None or len(held) < size:
-            self._scratch[source.device] = torch.empty(
-                size, dtype=source.dtype, device=source.device
+        self._whole = (
+            [_finite(batch.read()) for batch in self._batches],
+            self._zeros(torch.bfloat16, ends_only=True),
+            self._zeros(),
+            self._zeros(direction, ends_only=True),
+        )
+        self.anchor, self.residual, self.sum, self.direction = map(self._each, self._whole)
+        # What `add` works on: of several sources together, and of chunks with room for x − a.
+        self._together: list[tuple[Batch, Tensors, Tensors]] = []
+        self._apart: list[
+            tuple[Batch, list[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]]
+        ] = []
+        sizes = [batch.size for batch in self._batches if batch.device.type in _ONE_BY_ONE]
+        scratch = torch.empty(min(_CHUNK, max(sizes, default=0)), dtype=torch.float32, device="cpu")
+        for batch, a, _, S, _ in zip(self._batches, *self._whole, strict=True):
+            one_by_one = batch.device.type in _ONE_BY_ONE
+            if len(batch.sources) > 1 and not one_by_one:
+                self._together.append((batch, batch.parts(a), batch.parts(S)))
+                continue
+            size = _chunk(batch.device)
+            self._apart.append(
+                (
+                    batch,
+                    [
+                        (a, S, scratch.narrow(0, 0, len(S)) if one_by_one else None)
+                        for a, S in zip(a.split(size), S.split(size), strict=True)
+                    ],
+                )
             )
 
     def add(self, weight: torch.Tensor | None = None) -> None:
         """S ← S + (x − a)."""
-        for i, pieces in self._pieces:
-            x = self.sources[i].read()
-            scratch = self._scratch[x.device]
-            parts = (x,) if len(pieces) == 1 else x.split(_CHUNK)
-            for part, (S, a) in zip(parts, pieces, strict=True):
-                room = scratch.narrow(0, 0, len(part))
-                torch.sub(part, a, out=room)
+        for batch, chunks in self._apart:
+            x = batch.read(out=chunks[0][2])
+            parts = (x,) if len(chunks) == 1 else x.split(_chunk(batch.device))
+            for part, (a, S, room) in zip(parts, chunks, strict=True):
+                moved = torch.sub(part, a, out=room)
                 if weight is None:
-                    S.add_(room)
+                    S.add_(moved)
                 else:
-                    S.addcmul_(room, _beside(S, weight))
-        for batch in self._batches:
-            values = {i: self.sources[i].read() for i, _, _ in batch}
-            moved = list(
-                torch._foreach_sub(
-                    [values[i].narrow(0, start, size) for i, start, size in batch],
-                    [self.anchor[i].narrow(0, start, size) for i, start, size in batch],
-                )
-            )
+                    S.addcmul_(moved, _beside(S, weight))
+        for batch, anchors, sums in self._together:
+            differences = list(torch._foreach_sub(batch.values(), anchors))
             if weight is not None:
-                torch._foreach_mul_(moved, _beside(moved[0], weight))
-            torch._foreach_add_(
-                [self.sum[i].narrow(0, start, size) for i, start, size in batch], moved
-            )
+                torch._foreach_mul_(differences, _beside(differences[0], weight))
+            torch._foreach_add_(sums, differences)
 
     def reset(self) -> None:
         """a ← x, ρ ← 0, S ← 0."""
-        for a, source in zip(self.anchor, self.sources, strict=True):
-            a.copy_(_finite(source.read()))
-        torch._foreach_zero_(self.sum)
+        anchors, residuals, sums, _ = self._whole
+        for a, batch in zip(anchors, self._batches, strict=True):
+            a.copy_(_finite(batch.read()))
+        torch._foreach_zero_(sums)
         self.settle()
-        torch._foreach_zero_(self.residual)
+        torch._foreach_zero_(residuals)
 
-    def _close_one(self, i: int, count: int) -> Tensors:
-        found = []
-        source = self.sources[i]
-        parts = (self.sum[i], self.anchor[i], self.residual[i], self.direction[i], source.read())
-        split = (part.split(_chunk(source.device)) for part in parts)
-        for S, a, kept_ρ, kept_d, x in zip(*split, strict=True):
-            ρ = kept_ρ.to(source.device, non_blocking=True)
-            d = kept_d.to(source.device, non_blocking=True)
+    def _steps(
+        self, batch: Batch, count: int, chunks: Iterable[tuple[torch.Tensor, ...]]
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        now = batch.read().split(_chunk(batch.device))
+        for (a, kept_ρ, S, kept_d), x in zip(chunks, now, strict=True):
+            ρ = kept_ρ.to(batch.device, non_blocking=True)
+            d = kept_d.to(batch.device, non_blocking=True)
             m = S.div_(count)
             s = m - ρ
             # Parameters at rest would step by what rounding left of the last step: S rounds to
             # (k + 2)·2⁻²⁴ of it, and ρ to 2⁻⁹ of itself.
             noise = torch.add(ρ.abs() * 2.0**-8, d.abs(), alpha=(count + 2) * 2.0**-24)
-            s = s.masked_fill(s.abs() <= noise, 0)
-            found.append(products(s, d, source.sampled))
+            s.masked_fill_(s.abs() <= noise, 0)
+            yield s, d
             moved = a + m
             # What rounding took from a + m, exactly: Knuth's two-sum.
             part = moved - a
@@ -264,17 +294,3 @@ class AnchoredSums(Sums):
             _write(kept_ρ, _finite(lost))
             a.copy_(torch.where(torch.isfinite(moved), moved, _finite(x)))
             S.zero_()
-        return found
-
-
-def _fill(batches: list[list[tuple[int, int, int]]], i: int, size: int) -> None:
-    """Put the i-th vector into batches of at most _BATCH elements, as (i, start, length)."""
-    start = 0
-    while start < size:
-        room = _BATCH - sum(length for _, _, length in batches[-1])
-        if room <= 0:
-            batches.append([])
-            continue
-        taken = min(room, size - start)
-        batches[-1].append((i, start, taken))
-        start += taken

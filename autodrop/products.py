@@ -20,11 +20,21 @@ _PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 _ROUNDING = 2.0**-50
 
 
-def products(s: torch.Tensor, d: torch.Tensor, sampled: bool) -> torch.Tensor:
-    """(⟨s,s⟩, ⟨d,d⟩, ⟨s,d⟩) in float64; of a sample also the sums of their terms' products."""
-    s, d = s.double(), d.double()
-    if not sampled:
-        return torch.stack((s.dot(s), d.dot(d), s.dot(d)))
+def products(
+    s: Sequence[torch.Tensor], d: Sequence[torch.Tensor], sampled: bool
+) -> Sequence[torch.Tensor]:
+    """(⟨s,s⟩, ⟨d,d⟩, ⟨s,d⟩, 0, …) of each of several s and d, all in float64: WIDTH numbers.
+
+    Of samples the sums of their terms' products in place of 0, …
+    """
+    if sampled:
+        return [_sample_products(u, v) for u, v in zip(s, d, strict=True)]
+    dots = [w for u, v in zip(s, d, strict=True) for w in (u.dot(u), v.dot(v), u.dot(v))]
+    # Together, since each operation costs as much as a product of short vectors.
+    return torch.nn.functional.pad(torch.stack(dots).view(-1, 3), (0, WIDTH - 3)).unbind()
+
+
+def _sample_products(s: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
     terms = (s * s, d * d, s * d)
     return torch.stack(
         (*(term.sum() for term in terms), *(terms[i].dot(terms[j]) for i, j in _PAIRS))
@@ -41,7 +51,7 @@ def summed(source: Source, pieces: Sequence[torch.Tensor]) -> torch.Tensor:
     for piece in pieces[1:]:
         total = total + piece
     if not source.sampled:
-        return torch.nn.functional.pad(total, (0, WIDTH - 3))
+        return total
     n, m = source.population, source.size
     sums, squares = total.split((3, len(_PAIRS)))
     each = sums.unbind()

@@ -96,7 +96,7 @@ class Source:
         if not self._dense:
             flat = p.reshape(-1)
         elif p.is_contiguous():
-            flat = p.view(-1)
+            flat = p.flatten()
         else:
             flat = p.as_strided((p.numel(),), (1,), p.storage_offset())
         return flat if self._sample is None else flat.index_select(0, self._sample)

@@ -1,5 +1,7 @@
 """Nothing waits for the device: on fake CUDA tensors, and by counting operations."""
 
+from collections import Counter
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
@@ -211,7 +213,9 @@ def test_an_ordinary_step_of_plain_sums_is_one_operation_for_each_dtype():
 def test_an_ordinary_step_of_anchored_sums_is_two_operations_for_each_chunk(monkeypatch):
     params = [torch.ones(3), torch.ones(4, 2), torch.ones(2, 4, 3, 3)]
     params[2] = params[2].to(memory_format=torch.channels_last)
-    assert ordinary_step(params) == ["sub", "add_"] * 3
+    assert ordinary_step(params) == ["cat", "sub", "add_"]  # small ones together
+    monkeypatch.setattr(accumulation, "_SMALL", 12)
+    assert ordinary_step(params) == ["cat"] + ["sub", "add_"] * 2
     monkeypatch.setattr(accumulation, "_CHUNK", 7)
     assert ordinary_step(params) == ["sub", "add_"] * (1 + 2 + 11)
 
@@ -221,8 +225,10 @@ def test_where_launches_cost_an_ordinary_step_is_two_operations_for_each_batch(m
     monkeypatch.setattr(accumulation, "_ONE_BY_ONE", ())
     pair = ["_foreach_sub", "_foreach_add_"]
     assert ordinary_step(params) == ["_foreach_add_", *pair]  # bfloat16 is summed plainly
-    monkeypatch.setattr(accumulation, "_BATCH", 4)
-    assert ordinary_step(params) == ["_foreach_add_", *pair * 3]
+    monkeypatch.setattr(accumulation, "_CHUNK", 4)
+    monkeypatch.setattr(accumulation, "_BATCH", 7)
+    # The tensor of 8 elements is larger than a batch: one by one, in chunks.
+    assert ordinary_step(params) == ["_foreach_add_", *["sub", "add_"] * 2, *pair]
 
 
 def test_steps_between_strides_and_snapshots_are_no_operations():
@@ -238,8 +244,9 @@ def test_steps_between_strides_and_snapshots_are_no_operations():
 @pytest.mark.parametrize("kind", ["plain", "anchored"])
 def test_a_window_s_end_allocates_chunks_not_copies(kind, monkeypatch):
     """Nothing that the end of a window makes is larger than a chunk, but for one extra for x."""
-    monkeypatch.setattr(accumulation, "_CHUNK", 16)
-    velocity = AngularVelocity([torch.ones(100)], 1, accumulation=kind, lag=0)
+    monkeypatch.setattr(accumulation, "_CHUNK", 32)
+    params = [torch.ones(200), *(torch.ones(10) for _ in range(20))]
+    velocity = AngularVelocity(params, 1, accumulation=kind, lag=0)
     sizes = []
 
     class Sizes(TorchDispatchMode):
@@ -252,7 +259,29 @@ def test_a_window_s_end_allocates_chunks_not_copies(kind, monkeypatch):
 
     with Sizes():
         velocity.update()
-    assert max(sizes) == 16
+    # The tensor of 200 elements in chunks, the others by threes.
+    assert max(size for size in sizes if size != 20 * WIDTH) == 32
+    assert sizes.count(20 * WIDTH) <= 1  # their products
+
+
+@pytest.mark.parametrize("launches_cost", [False, True])
+@pytest.mark.parametrize("kind", ["plain", "anchored"])
+def test_the_end_of_a_window_is_three_operations_more_for_one_more_small_tensor(
+    kind, launches_cost, monkeypatch
+):
+    """Its products; the rest is of all of them together."""
+    if launches_cost:
+        monkeypatch.setattr(accumulation, "_ONE_BY_ONE", ())
+
+    def end(tensors):
+        velocity = AngularVelocity([torch.ones(3) for _ in range(tensors)], 1, accumulation=kind)
+        with Operations() as operations:
+            velocity.update()
+        return operations.names
+
+    few, many = Counter(end(2)), Counter(end(12))
+    assert many - few == Counter({"dot": 30})
+    assert few - many == Counter()
 
 
 def test_memory_is_what_is_said():

@@ -9,6 +9,7 @@ import io
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -183,7 +184,8 @@ def test_the_vectors_of_windows_ends_are_pinned_in_the_host_s_memory(name, fake)
         if t.device.type == "cpu"
     ]
     assert held
-    assert all(any(t is p for p in fake) for t in held)
+    storages = {StorageWeakRef(p.untyped_storage()) for p in fake}
+    assert all(StorageWeakRef(t.untyped_storage()) in storages for t in held)
     fake.clear()
     assert where(followed(name, offload=False))["cpu"] == set()  # the control
     assert fake == []

@@ -44,7 +44,7 @@ def row_of(steps, fraction, seed):
         p = torch.empty_like(d)
         source = Source(str(i), p, fraction=fraction, seed=(seed, i))
         v, u = (source.read().clone() for x in (d, s) if p.copy_(x) is p)
-        rows.append(summed(source, [products(u, v, source.sampled)]))
+        rows.append(summed(source, products([u], [v], source.sampled)))
     return torch.stack(rows).sum(0).tolist()
 
 
