@@ -32,7 +32,7 @@ __all__ = ["AnchoredSums", "PlainSums", "Sums"]
 _CHUNK = 2**19
 _BATCH = 2**22
 
-# Where one tensor at a time is no slower than many, but for batches of fewer elements than this: to
+# Where one tensor at a time is no slower than many, but for batches of at most so many elements: to
 # copy them together costs less than the operations that it saves.
 _ONE_BY_ONE = ("cpu",)
 _SMALL = 2**16
