@@ -223,33 +223,34 @@ class AnchoredSums(Sums):
             self._zeros(direction, ends_only=True),
         )
         self.anchor, self.residual, self.sum, self.direction = map(self._each, self._whole)
-        # What `add` works on: of several sources together, and of chunks with room for x − a.
+        # What `add` works on: of several sources together, and of chunks, with room for x − a where
+        # it pays to keep it.
         self._together: list[tuple[Batch, Tensors, Tensors]] = []
         self._apart: list[
             tuple[Batch, list[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]]
         ] = []
-        sizes = [batch.size for batch in self._batches if batch.device.type in _ONE_BY_ONE]
-        scratch = torch.empty(min(_CHUNK, max(sizes, default=0)), dtype=torch.float32, device="cpu")
+        large = [
+            batch.size
+            for batch in self._batches
+            if len(batch.sources) == 1 and batch.device.type in _ONE_BY_ONE
+        ]
+        scratch = torch.empty(min(_CHUNK, max(large, default=0)), dtype=torch.float32, device="cpu")
         for batch, a, _, S, _ in zip(self._batches, *self._whole, strict=True):
-            one_by_one = batch.device.type in _ONE_BY_ONE
-            if len(batch.sources) > 1 and not one_by_one:
+            alone, one_by_one = len(batch.sources) == 1, batch.device.type in _ONE_BY_ONE
+            if not (alone or one_by_one):
                 self._together.append((batch, batch.parts(a), batch.parts(S)))
                 continue
-            size = _chunk(batch.device)
-            self._apart.append(
-                (
-                    batch,
-                    [
-                        (a, S, scratch.narrow(0, 0, len(S)) if one_by_one else None)
-                        for a, S in zip(a.split(size), S.split(size), strict=True)
-                    ],
-                )
-            )
+            size, keep = _chunk(batch.device), alone and one_by_one
+            chunks = [
+                (a, S, scratch.narrow(0, 0, len(S)) if keep else None)
+                for a, S in zip(a.split(size), S.split(size), strict=True)
+            ]
+            self._apart.append((batch, chunks))
 
     def add(self, weight: torch.Tensor | None = None) -> None:
         """S ← S + (x − a)."""
         for batch, chunks in self._apart:
-            x = batch.read(out=chunks[0][2])
+            x = batch.read()
             parts = (x,) if len(chunks) == 1 else x.split(_chunk(batch.device))
             for part, (a, S, room) in zip(parts, chunks, strict=True):
                 moved = torch.sub(part, a, out=room)

@@ -31,10 +31,10 @@ class Batch:
         """x of each source now, see `Source.read`."""
         return [source.read() for source in self.sources]
 
-    def read(self, out: torch.Tensor | None = None) -> torch.Tensor:
-        """The vector now: of one source what that reads, of several a copy, in `out` if given."""
+    def read(self) -> torch.Tensor:
+        """The vector now: of one source what that reads, of several a copy."""
         values = self.values()
-        return values[0] if len(values) == 1 else torch.cat(values, out=out)
+        return values[0] if len(values) == 1 else torch.cat(values)
 
     def parts(self, vector: torch.Tensor) -> list[torch.Tensor]:
         """Of a vector of this size, aliased, what is for each source; of one source also of any."""

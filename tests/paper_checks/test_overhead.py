@@ -150,9 +150,11 @@ def test_counts(result: Result) -> None:
     # AveragedModel asks twice whether this is the first average.
     assert result.row("averaged").read_backs == result.row("averaged_multi").read_backs == 2
     assert result.row("plain").operations == result.row("foreach_add").operations == 1
-    assert result.row("anchored").operations == 2 * 62
-    # x, S in and S out; x, a and scratch, then scratch, S and S; momentum 2 + 3, update 3.
-    moved = {"foreach_add": 3, "plain": 3, "anchored": 6, "autodrop": 6, "optimizer": 8}
+    # Tensors as small as these are copied together.
+    assert result.row("anchored").operations == 3
+    # x, S in and S out; x and its copy, this, a and x − a, then this, S and S; momentum 2 + 3,
+    # update 3.
+    moved = {"foreach_add": 3, "plain": 3, "anchored": 8, "autodrop": 8, "optimizer": 8}
     assert {name: result.row(name).moved for name in moved} == moved
 
 
