@@ -11,8 +11,10 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -28,7 +30,7 @@ from paper_checks.training.plan import Errors, Trial
 from paper_checks.training.results import Results, collect, named, unavailable, validation_errors
 from paper_checks.training.schedules import SCHEDULES
 from paper_checks.training.tasks import DIGITS, TASKS, Task
-from paper_checks.training.work import OutOfTime, Place, missing, perform_all
+from paper_checks.training.work import OutOfTime, Place, missing, perform_all, workers
 
 OK, USAGE, UNFINISHED, INTERRUPTED = 0, 2, 3, 130
 RESULTS = "results.json"
@@ -82,18 +84,20 @@ def sweep(
 ) -> Results:
     """Tune, choose, test; what is there already is read."""
     skipped = unavailable()
-    wanted = {*(options.schedules or SCHEDULES), OURS, CONSTANT}
-    names = [name for name in SCHEDULES if name in wanted and name not in skipped]
+    compared = {*(options.schedules or SCHEDULES), OURS, CONSTANT}
+    names = [name for name in SCHEDULES if name in compared and name not in skipped]
     for name, why in skipped.items():
         console.print(f"{name} is left out: {why}", markup=False)
     schedules = {task.name: plan.schedules_of(task, names) for task in tasks}
-    trials, tuned = _tune(tasks, schedules, place, console, options)
     chosen, tested = {}, {}
-    for task in tasks:
-        chosen[task.name] = plan.choose(task, schedules[task.name], tuned[task.name])
-        wanted = plan.to_test(task, chosen[task.name], options.seeds)
-        tested[task.name] = [place.adapted(trial) for trial in wanted]
-    _perform(console, "testing", _joined(tested), place, options.jobs)
+    with workers(options.jobs) as pool:
+        perform = partial(_perform, console, place, pool)
+        trials, tuned = _tune(tasks, schedules, place, perform, options.tuning_seeds)
+        for task in tasks:
+            chosen[task.name] = plan.choose(task, schedules[task.name], tuned[task.name])
+            wanted = plan.to_test(task, chosen[task.name], options.seeds)
+            tested[task.name] = [place.adapted(trial) for trial in wanted]
+        perform("testing", _joined(tested))
     spent = sum(
         store.read(place.file(trial))["cpu_seconds"] for trial in (*trials, *_joined(tested))
     )
@@ -104,24 +108,23 @@ def _tune(
     tasks: Sequence[Task],
     schedules: Mapping[str, Sequence[str]],
     place: Place,
-    console: Console,
-    options: argparse.Namespace,
+    perform: Callable[[str, list[Trial]], None],
+    seeds: int | None,
 ) -> tuple[list[Trial], dict[str, Errors]]:
     """Try rates until each variant's best lies between others: the runs, and errors by task."""
-    count = options.tuning_seeds
     tried: dict[str, list[Trial]] = {task.name: [] for task in tasks}
-    more = {task.name: plan.to_tune(task, schedules[task.name], count) for task in tasks}
+    more = {task.name: plan.to_tune(task, schedules[task.name], seeds) for task in tasks}
     errors: dict[str, Errors] = {}
     stage = "tuning"
     while any(more.values()):
         adapted = {
             name: [place.adapted(trial) for trial in several] for name, several in more.items()
         }
-        _perform(console, stage, _joined(adapted), place, options.jobs)
+        perform(stage, _joined(adapted))
         for task in tasks:
             tried[task.name] += adapted[task.name]
             errors[task.name] = validation_errors(tried[task.name], place)
-            more[task.name] = plan.to_tune_on(task, schedules[task.name], errors[task.name], count)
+            more[task.name] = plan.to_tune_on(task, schedules[task.name], errors[task.name], seeds)
         stage = "tuning, one rate further"
     return _joined(tried), errors
 
@@ -131,7 +134,7 @@ def _joined(trials: Mapping[str, Sequence[Trial]]) -> list[Trial]:
 
 
 def _perform(
-    console: Console, stage: str, trials: Sequence[Trial], place: Place, jobs: int
+    console: Console, place: Place, pool: Executor | None, stage: str, trials: Sequence[Trial]
 ) -> None:
     """Do what is missing under a progress bar, or with a line now and then in a log."""
     todo = missing(trials, place, lambda text: console.print(text, markup=False, soft_wrap=True))
@@ -150,7 +153,7 @@ def _perform(
     start, every = time.perf_counter(), max(1, len(todo) // 10)
     with bar:
         under_way = bar.add_task(stage, total=len(todo))
-        for done, _ in enumerate(perform_all(todo, place, jobs), start=1):
+        for done, _ in enumerate(perform_all(todo, place, pool), start=1):
             bar.update(under_way, completed=done)
             if not console.is_terminal and (done % every == 0 or done == len(todo)):
                 left = (time.perf_counter() - start) * (len(todo) - done) / done

@@ -119,7 +119,7 @@ DIGITS = (
         factors=_FACTORS, ablation=True,
     ),
     _task(
-        "mlp-short", "MLP, SGD, 50 epochs", replace(_MLP, epochs=50), _SGD, seeds=10, tuning=4,
+        "mlp-short", "MLP, SGD, 50 epochs", replace(_MLP, epochs=50), _SGD, seeds=10, tuning=3,
         tuned=True, factors=_FACTORS,
     ),
     _task(
@@ -128,7 +128,7 @@ DIGITS = (
     ),
     _task(
         "mlp-adamw", "MLP, AdamW, 100 epochs",
-        replace(_MLP, epochs=100, optimizer="adamw", weight_decay=0.01), _ADAMW, seeds=6, tuning=4,
+        replace(_MLP, epochs=100, optimizer="adamw", weight_decay=0.01), _ADAMW, seeds=6, tuning=3,
     ),
 )  # fmt: skip
 

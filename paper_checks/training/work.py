@@ -6,6 +6,7 @@ checkpoint.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import multiprocessing
 import multiprocessing.connection
@@ -14,7 +15,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,27 +120,41 @@ def missing(trials: Sequence[Trial], place: Place, complain: Callable[[str], Non
     return found
 
 
-def perform_all(trials: Sequence[Trial], place: Place, jobs: int) -> Iterator[Trial]:
-    """Perform the trials in `jobs` processes (1: in this one); yield each when its record is there.
+@contextlib.contextmanager
+def workers(jobs: int) -> Iterator[Executor | None]:
+    """So many processes for `perform_all`; for 1 none, the work is done in this one.
 
-    Raises OutOfTime when the deadline has passed and what was in flight is done or saved.
+    Left by an exception, nothing new is started, and what is in flight is done or saved.
+    """
+    if jobs == 1:
+        yield None
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def perform_all(
+    trials: Sequence[Trial], place: Place, pool: Executor | None = None
+) -> Iterator[Trial]:
+    """Perform the trials, in `workers` if given; yield each when its record is there.
+
+    Raises OutOfTime when the deadline has passed.
     """
     place.folder.mkdir(parents=True, exist_ok=True)
-    if jobs == 1:
+    if pool is None:
         for trial in trials:
             _in_time(trial, place)
             yield trial
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent) as pool:
-        futures = {pool.submit(_in_time, trial, place): trial for trial in trials}
-        try:
-            for future in as_completed(futures):
-                future.result()
-                yield futures[future]
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    futures = {pool.submit(_in_time, trial, place): trial for trial in trials}
+    for future in as_completed(futures):
+        future.result()
+        yield futures[future]
 
 
 def _in_time(trial: Trial, place: Place) -> None:
