@@ -22,6 +22,7 @@ from paper_checks.training.config import SamplingName
 from paper_checks.training.decide import MARGIN, Decision
 from paper_checks.training.fixed_rates import RATES, SETTING, epochs_to, level
 from paper_checks.training.measures import Curve, counts_of
+from paper_checks.training.paired import Interval
 from paper_checks.training.plan import Arm, Variant
 from paper_checks.training.reset import Around, angles_around_drop
 from paper_checks.training.results import Results, Tested, named, unavailable
@@ -521,23 +522,22 @@ def reset_networks(context: Context) -> Outcome:
 
 TASKS_IN_WORDS = (
     "four tasks on scikit-learn's digits with images moved by a pixel (MLP over 200 and 50 epochs, "
-    "CNN over 50, MLP with AdamW over 100), tuned on a validation set, 6 to 10 seeds, paired 95 % "
+    "CNN over 50, MLP with AdamW over 100), tuned on validation sets, 6 to 10 seeds, paired 95 % "
     "intervals for all rivals together; PROTOCOL.md"
 )
 # In words what the protocol's decision leaves out; the numbers are in the tables beside it.
 CORRECTIONS = {
     "generalization": (
-        "On three of the four tasks AutoDrop is not told apart from most rivals; on none is it "
-        "better than all of them. The task that decides hangs on the rate that tuning chose for "
-        "AutoDrop, 0.4, by a lucky one of two seeds: at the first guess, 0.1, its error is lower "
-        "and no rival is better beyond doubt, though OneCycleLR and linear decay are by a point "
-        "in the mean. It is never the best in the mean of a task."
+        "Over 50 epochs of SGD AutoDrop is among the better schedules, on the MLP beyond doubt "
+        "better than the constant rate. Over 200 epochs its rate has fallen to nothing before the "
+        "end, and most rivals end lower beyond doubt, the constant rate among them; two of them "
+        "also where no rate is tuned. Schedule-free, linear decay and OneCycleLR are ahead in the "
+        "mean of every task."
     ),
     "acceleration": (
         "At the first guess of the rate AutoDrop's curve is below the constant rate's on the three "
-        "SGD tasks, and not told apart from MultiStepLR's. At larger rates, and with AdamW at a "
-        "rate that is too small, it is above: its drops come by the number of windows, whatever "
-        "the rate needs."
+        "SGD tasks, and not told apart from MultiStepLR's. At a rate that is smaller, or with "
+        "AdamW, it is above: its drops come by the number of windows, whatever the rate needs."
     ),
     "tuning": (
         "ρ and the window set the length of what is nearly a geometric schedule, and have to fit "
@@ -559,7 +559,7 @@ COUNTEREXAMPLES = {
     + (
         "found = decide.comparisons(results, 'mlp', 'rate', decide.area)\n"
         "low = {c.rival: c.interval.low for c in found}\n"
-        "assert low['multistep'] > 0 and low['constant'] > 0  # points of mean test error"
+        "assert low['multistep'] > 0  # points of mean test error"
     ),
     "tuning": READ
     + (
@@ -645,7 +645,7 @@ def _by_seed(
         "superior to the other schedules in its final test error."
     ),
     kind=Kind.EMPIRICAL,
-    hypotheses=TASKS_IN_WORDS + "; every schedule at its best of four rates",
+    hypotheses=TASKS_IN_WORDS + "; every schedule at its best rate",
     expected=Verdict.REFUTED,
 )
 def better_generalization(context: Context) -> Outcome:
@@ -690,7 +690,7 @@ def better_generalization(context: Context) -> Outcome:
         "error, averaged over the epochs, is lower."
     ),
     kind=Kind.EMPIRICAL,
-    hypotheses=TASKS_IN_WORDS + "; every schedule at its best of four rates",
+    hypotheses=TASKS_IN_WORDS + "; every schedule at its best rate",
     expected=Verdict.REFUTED,
 )
 def accelerates_training(context: Context) -> Outcome:
@@ -740,7 +740,7 @@ def accelerates_training(context: Context) -> Outcome:
     ),
     kind=Kind.EMPIRICAL,
     hypotheses="the MLP on digits over 200 and over 50 epochs; ρ ∈ {0.5, 0.8, 0.9, 0.95, 0.99} and "
-    "four rates tuned on a validation set; 8 and 10 seeds, paired 95 % intervals; PROTOCOL.md",
+    "the rate tuned on validation sets; 8 and 10 seeds, paired 95 % intervals; PROTOCOL.md",
     expected=Verdict.UNDECIDED,
 )
 def no_extra_tuning(context: Context) -> Outcome:
@@ -776,15 +776,14 @@ def no_extra_tuning(context: Context) -> Outcome:
         VERDICTS[decision],
         f"By task: {_listed(decisions, results)}. Regret of the defaults: {'; '.join(words)}. "
         "Beside the protocol's question: with AdamW at the customary 0.001 it is "
-        f"{adamw.mean:+.1f} points against AutoDrop at the best of four rates, since the rate "
+        f"{adamw.mean:+.1f} points against AutoDrop at its best rate, since the rate "
         "falls before the network is trained.",
         cases=len(tasks),
         correction=CORRECTIONS["tuning"],
         counterexample=COUNTEREXAMPLES["tuning"] if decision is Decision.REFUTED else None,
         reason=(
-            "the interval of the regret on the MLP over 200 epochs neither excludes nor "
-            f"establishes {MARGIN} points; it would take about 25 seeds, and more than two to tune "
-            "with"
+            f"the interval of the regret neither excludes nor establishes {MARGIN} points on every "
+            f"task; it would take {_seeds_words(results, tasks)}"
         ),
     )
 
@@ -851,6 +850,32 @@ def simulated_seeds(context: Context, deviation: float, comparisons: int) -> int
         if t * deviation / math.sqrt(n) <= MARGIN:
             return n
     raise ValueError(f"deviation must need fewer than 60 seeds, got {deviation}")
+
+
+def seeds_to_decide(interval: Interval) -> int | None:
+    """Seeds at which the interval would leave out `MARGIN`, were mean and deviation as they are.
+
+    None if more than 1000.
+    """
+    from scipy import stats
+
+    deviation = (interval.high - interval.mean) * math.sqrt(interval.n)
+    deviation /= float(stats.t.ppf(0.975, interval.n - 1))
+    for n in range(interval.n, 1001):
+        half = float(stats.t.ppf(0.975, n - 1)) * deviation / math.sqrt(n)
+        if half < abs(interval.mean - MARGIN):
+            return n
+    return None
+
+
+def _seeds_words(results: Results, tasks: Sequence[str]) -> str:
+    """For each undecided task, how many seeds it would take."""
+    words = []
+    for task in tasks:
+        if decide.no_tuning(results, task) is Decision.UNDECIDED:
+            n = seeds_to_decide(decide.regret(results, task))
+            words.append(f"{'over 1000' if n is None else f'about {n}'} on {results.label(task)}")
+    return " and ".join(words) + " in place of those run"
 
 
 def _numbers(evidence: Evidence, results: Results, decisions: Mapping[str, Decision]) -> None:

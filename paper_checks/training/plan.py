@@ -212,8 +212,11 @@ def _tried(task: Task, variant: Variant, rate: float, seeds: int | None) -> tupl
 
 
 def _best(errors: Errors, pairs: Sequence[tuple[Variant, float]]) -> tuple[Variant, float]:
-    """The pair with the least mean error; of equals the first."""
-    return min(pairs, key=lambda pair: float(np.mean(errors[pair])))
+    """The pair with the least mean error; of equals the first.
+
+    One wrong sample is far more than 1e-9, and equal sums of percentages may differ in rounding.
+    """
+    return min(pairs, key=lambda pair: round(float(np.mean(errors[pair])), 9))
 
 
 def _listed(tried: Iterable[Variant], schedule: str) -> list[Variant]:

@@ -182,9 +182,17 @@ def exchanged(one: str, other: str) -> Callable[[Any], None]:
             for run in task["runs"]:
                 run[0] = names.get(run[0], run[0])
             choices = task["choices"]
-            rates = {name: {arm: c["rate"] for arm, c in choices[name].items()} for name in names}
+            # Runs of other settings keep their names.
+            rates = {
+                name: {
+                    arm: c["rate"]
+                    for arm, c in choices[name].items()
+                    if not c["variant"]["settings"]
+                }
+                for name in names
+            }
             for name in names:
-                for arm in ("guess", "rate"):
+                for arm in rates[name].keys() & rates[names[name]].keys():
                     choices[name][arm]["rate"] = rates[names[name]][arm]
 
     return change

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -240,6 +241,12 @@ def test_the_least_validation_error_is_chosen() -> None:
         "autodrop factor=0.8",
         0.2,
     )
+    # The same counts of 269 in another order: a tie, though the floats' means differ.
+    wrong = [100 * count / 269 for count in (8, 9, 10)]
+    assert np.mean(wrong[::-1]) != np.mean(wrong)
+    smaller, larger = sorted((wrong, wrong[::-1]), key=lambda several: float(np.mean(several)))
+    errors[Variant("multistep"), 0.05], errors[Variant("multistep"), 0.1] = larger, smaller
+    assert plan.choose(task, ["multistep"], errors)["multistep"]["rate"].rate == 0.05
     with pytest.raises(KeyError, match="no validation errors of cosine on mlp-short"):
         plan.choose(task, ["cosine"], errors)
 

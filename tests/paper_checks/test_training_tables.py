@@ -37,8 +37,9 @@ def test_the_choice_is_that_of_the_tuning(results: Results) -> None:
         errors = results.tuning(task)
         for name in results.schedules(task):
             choice = decide.choice(results, task, name, "rate")
-            means = {r: np.mean(e) for (v, r), e in errors.items() if v == name}
-            assert means[choice.rate] == min(means.values())
+            means = {r: round(np.mean(e), 2) for (v, r), e in errors.items() if v == name}
+            # One wrong sample of three times 269 is 0.12 %; ties go to the smaller rate.
+            assert choice.rate == min(r for r in means if means[r] == min(means.values()))
 
 
 def test_a_row_by_hand(results: Results) -> None:
