@@ -654,6 +654,8 @@ def better_generalization(context: Context) -> Outcome:
     decisions = {task: decide.generalization(results, task) for task in results.tasks}
     _numbers(evidence, results, decisions)
     _untuned(evidence, results, decide.final, decide.generalization)
+    for arm, title in tables.SANITY.items():
+        evidence.table(f"{title}; (!): by more than {MARGIN} points", *tables.sanity(results, arm))
     evidence.figure(
         "AutoDrop and its rivals on digits",
         "Left: mean test error over the epochs, each schedule at the rate that its validation "

@@ -19,6 +19,7 @@ _SHOWN = {
     "cosine": "green",
     "onecycle": "orange",
     "exponential": "purple",
+    "schedule-free": "sky",
 }
 
 

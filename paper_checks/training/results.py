@@ -185,7 +185,7 @@ def collect(
             )
         config = {**asdict(task.config), "epochs": first["config"]["epochs"]}
         document["tasks"][task.name] = {
-            "label": task.label,
+            "label": f"{task.label}, {config['epochs']} epochs",
             "config": config,
             "epochs": config["epochs"],
             "epoch_length": first["epoch_length"],

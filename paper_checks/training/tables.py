@@ -20,10 +20,15 @@ from paper_checks.training import comparison_figure, decide, plan
 from paper_checks.training.decide import Comparison
 from paper_checks.training.measures import QUARTERS
 from paper_checks.training.paired import difference
+from paper_checks.training.plan import Arm
 from paper_checks.training.results import COMMITTED, Results, named
 from paper_checks.training.schedules import SCHEDULES
 
 Row = tuple[str, ...]
+SANITY: dict[Arm, str] = {
+    "rate": "Sanity of the rivals: final error minus the constant rate's, at the best rate",
+    "tuned": "… at the best of rate and setting",
+}
 CURVES = (
     "schedule", "rate", "25 %", "50 %", "75 %", "100 %", "area", "epochs to target", "least",
 )  # fmt: skip
@@ -60,6 +65,23 @@ def compared(found: Sequence[Comparison]) -> list[Row]:
         )
         for c in found
     ]
+
+
+def sanity(results: Results, arm: Arm) -> tuple[Row, list[Row]]:
+    """Of tasks with that arm, a row a rival: its mean final error minus the constant rate's.
+
+    (columns, rows), in points; "(!)" beyond the protocol's margin, where the rival may be crippled.
+    """
+    tasks = [task for task in results.tasks if results.choice(task, decide.CONSTANT, arm)]
+    rows: dict[str, list[str]] = {}
+    for i, task in enumerate(tasks):
+        marked = decide.crippled(results, task, arm)
+        errors = {c.rival: c.theirs for c in decide.comparisons(results, task, arm)}
+        for name, error in errors.items():
+            cells = rows.setdefault(name, [""] * len(tasks))
+            cells[i] = f"{error - errors[decide.CONSTANT]:+.2f}" + " (!)" * (name in marked)
+    labelled = [(SCHEDULES[name].label, *cells) for name, cells in rows.items()]
+    return ("rival", *map(results.label, tasks)), labelled
 
 
 def ablation(results: Results, task: str) -> list[Row]:
@@ -101,6 +123,10 @@ def all_tables(results: Results) -> Iterator[tuple[str, Row, list[Row]]]:
         if any(results.choice(task, name, "tuned") for name in decide.rivals(results, task)):
             found = decide.comparisons(results, task, "tuned")
             yield f"{entry['label']}: final test error, rivals tuned", against, compared(found)
+    for arm, title in SANITY.items():
+        columns, rows = sanity(results, arm)
+        if rows:
+            yield title, columns, rows
 
 
 def show(results: Results, console: Console) -> None:

@@ -25,6 +25,7 @@ FEW = 0.1  # the same, where there are many samples
 class Task:
     """A task, and how much of the comparison is made on it.
 
+    label: in words, the budget aside.
     config: all but schedule, rate and seed.
     rates: the base rates that are tried first, some neighbours of the ladder.
     ladder: all that may be tried, ascending; guess: the customary rate, one of `rates`. Of a
@@ -115,19 +116,19 @@ def _task(name: str, label: str, config: Config, rates: _Rates, **rest: Any) -> 
 
 DIGITS = (
     _task(
-        "mlp", "MLP, SGD, 200 epochs", _MLP, _SGD, seeds=8, tuning=3,
+        "mlp", "MLP, SGD", _MLP, _SGD, seeds=8, tuning=3,
         factors=_FACTORS, ablation=True,
     ),
     _task(
-        "mlp-short", "MLP, SGD, 50 epochs", replace(_MLP, epochs=50), _SGD, seeds=10, tuning=3,
+        "mlp-short", "MLP, SGD", replace(_MLP, epochs=50), _SGD, seeds=10, tuning=3,
         tuned=True, factors=_FACTORS,
     ),
     _task(
-        "cnn", "CNN, Nesterov, 50 epochs", replace(_MLP, epochs=50, model="cnn", nesterov=True),
+        "cnn", "CNN, Nesterov", replace(_MLP, epochs=50, model="cnn", nesterov=True),
         _SGD, seeds=6, tuning=3,
     ),
     _task(
-        "mlp-adamw", "MLP, AdamW, 100 epochs",
+        "mlp-adamw", "MLP, AdamW",
         replace(_MLP, epochs=100, optimizer="adamw", weight_decay=0.01), _ADAMW, seeds=6, tuning=3,
     ),
 )  # fmt: skip
@@ -137,24 +138,24 @@ TASKS: dict[str, Task] = {
     for task in (
         *DIGITS,
         _task(
-            "cifar-resnet18", "ResNet-18, CIFAR, SGD, 200 epochs", _CIFAR, _IMAGES, seeds=3,
+            "cifar-resnet18", "ResNet-18, CIFAR, SGD", _CIFAR, _IMAGES, seeds=3,
             source="images", long=True,
         ),
         _task(
-            "cifar-resnet18-short", "ResNet-18, CIFAR, SGD, 30 epochs", replace(_CIFAR, epochs=30),
+            "cifar-resnet18-short", "ResNet-18, CIFAR, SGD", replace(_CIFAR, epochs=30),
             _IMAGES, seeds=3, source="images", long=True,
         ),
         _task(
-            "cifar-wrn16x4", "WRN-16-4, CIFAR, SGD, 200 epochs",
+            "cifar-wrn16x4", "WRN-16-4, CIFAR, SGD",
             replace(_CIFAR, model="wrn16x4"), _IMAGES, seeds=3, source="images", long=True,
         ),
         _task(
-            "cifar-cnn", "CNN, CIFAR, SGD, 30 epochs",
+            "cifar-cnn", "CNN, CIFAR, SGD",
             replace(_CIFAR, model="cnn", epochs=30, width=32), _SMALL, seeds=3, source="images",
             long=True,
         ),
         _task(
-            "text-transformer", "transformer, Python's source, AdamW, 20 epochs",
+            "text-transformer", "transformer, Python's source, AdamW",
             Config(
                 epochs=20, batch_size=32, optimizer="adamw", weight_decay=0.1,
                 model="transformer", fused=True, watch=False,

@@ -11,6 +11,7 @@ from paper_checks import style
 from paper_checks.training import comparison_figure, decide, tables
 from paper_checks.training.measures import QUARTERS
 from paper_checks.training.results import COMMITTED, Results
+from paper_checks.training.schedules import SCHEDULES
 from paper_checks.training.tables import main
 
 
@@ -50,6 +51,28 @@ def test_a_row_by_hand(results: Results) -> None:
     assert row[1] == f"{choice.rate:g}" + " (end)" * choice.at_end
     for cell, part in zip(row[2:6], QUARTERS, strict=True):
         assert cell == f"{np.mean([curve.at(part) for curve in curves]):.2f}"
+
+
+def test_a_row_of_the_sanity_of_rivals_for_each(results: Results) -> None:
+    for arm, tasks in (("rate", results.tasks), ("tuned", ("mlp-short",))):
+        columns, several = tables.sanity(results, arm)
+        assert columns == ("rival", *map(results.label, tasks))
+        rows = {row[0]: row[1:] for row in several}
+        assert set(rows) == {SCHEDULES[name].label for name in decide.rivals(results, "mlp-short")}
+        assert all(cell in ("", "+0.00") for cell in rows["constant"])
+        for number, task in enumerate(tasks):
+            marked = {label for label, cells in rows.items() if cells[number].endswith("(!)")}
+            crippled = decide.crippled(results, task, arm)
+            assert marked == {SCHEDULES[name].label for name in crippled}
+    errors = [
+        np.mean(
+            [c.final for c in results.curves("cnn", decide.choice(results, "cnn", name, "rate"))]
+        )
+        for name in ("hypergradient", "constant")
+    ]
+    rows = {row[0]: row[1:] for row in tables.sanity(results, "rate")[1]}
+    assert rows["hypergradient descent"][2] == f"{errors[0] - errors[1]:+.2f} (!)"
+    assert rows["hypergradient descent"][3] == ""  # not with AdamW
 
 
 def test_print_and_draw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
