@@ -567,6 +567,7 @@ COUNTEREXAMPLES = {
         "assert worst > decide.MARGIN  # points of test error"
     ),
 }
+OPEN = "the intervals neither exclude nor establish it on all tasks"
 VERDICTS = {
     Decision.HOLDS: Verdict.HOLDS,
     Decision.REFUTED: Verdict.REFUTED,
@@ -672,14 +673,15 @@ def better_generalization(context: Context) -> Outcome:
         results.label(task): [SCHEDULES[c.rival].label for c in several if c.interval.below()]
         for task, several in found.items()
     }
+    decision = decide.overall(list(decisions.values()))
     return evidence.outcome(
-        VERDICTS[decide.overall(list(decisions.values()))],
+        VERDICTS[decision],
         f"By task: {_listed(decisions, results)}. Better than AutoDrop beyond doubt: "
         f"{_named(behind)}; worse: {_named(ahead)}.",
         cases=sum(len(several) for several in found.values()),
         correction=CORRECTIONS["generalization"],
         counterexample=COUNTEREXAMPLES["generalization"],
-        reason="the intervals neither exclude nor establish it on all tasks",
+        reason=OPEN if decision is Decision.UNDECIDED else None,
     )
 
 
@@ -720,14 +722,15 @@ def accelerates_training(context: Context) -> Outcome:
         f"{of[decide.CONSTANT].mean:+.2f} against the constant rate"
         for task, of in gaps.items()
     )
+    decision = decide.overall(list(decisions.values()))
     return evidence.outcome(
-        VERDICTS[decide.overall(list(decisions.values()))],
+        VERDICTS[decision],
         f"By task: {_listed(decisions, results)}. Area under the test-error curve, AutoDrop minus "
         f"the rival: {words}.",
         cases=2 * len(gaps),
         correction=CORRECTIONS["acceleration"],
         counterexample=COUNTEREXAMPLES["acceleration"],
-        reason="the intervals neither exclude nor establish it on all tasks",
+        reason=OPEN if decision is Decision.UNDECIDED else None,
     )
 
 
@@ -783,7 +786,9 @@ def no_extra_tuning(context: Context) -> Outcome:
         cases=len(tasks),
         correction=CORRECTIONS["tuning"],
         counterexample=COUNTEREXAMPLES["tuning"] if decision is Decision.REFUTED else None,
-        reason=(
+        reason=None
+        if decision is not Decision.UNDECIDED
+        else (
             f"the interval of the regret neither excludes nor establishes {MARGIN} points on every "
             f"task; it would take {_seeds_words(results, tasks)}"
         ),
@@ -914,7 +919,7 @@ def _untuned(
 
 
 def _listed(decisions: Mapping[str, Decision], results: Results) -> str:
-    return ", ".join(f"{results.label(task)} {decision}" for task, decision in decisions.items())
+    return "; ".join(f"{results.label(task)}: {decision}" for task, decision in decisions.items())
 
 
 def _named(by_task: Mapping[str, Sequence[str]]) -> str:
