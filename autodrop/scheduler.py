@@ -167,6 +167,11 @@ class AutoDrop(LRScheduler):
         decide: Literal["host", "device"] = "host",
         last_epoch: int = -1,
     ) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(
+                f"optimizer must be a torch.optim.Optimizer, got a {type(optimizer).__name__}: "
+                "give the optimizer itself, not its parameters"
+            )
         detector = GaussianSaturation() if detector is None else detector
         factor = getattr(detector, "factor", 0.95) if factor is None else factor
         policy = DropPolicy(factor, min_lr, wait, max_threshold, average)

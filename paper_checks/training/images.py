@@ -26,9 +26,9 @@ _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 def load_images(path: str | Path, samples: int | None = None) -> Dataset:
     """Images as float32, standardised by channel with mean and deviation of the training set.
 
-    samples: how many training images to keep, drawn at random class by class as far as they go;
-    all if None. Raises ValueError for what is in none of the formats, images of different sizes
-    and labels that do not fit; OSError for what cannot be read.
+    samples: how many training images to keep, drawn at random; all if None. Raises ValueError for
+    what is in none of the formats, images of different sizes and labels that do not fit; OSError
+    for what cannot be read.
     """
     path = Path(path)
     if not path.exists():

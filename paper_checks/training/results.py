@@ -53,10 +53,14 @@ class Results:
 
     @classmethod
     def load(cls, path: Path = COMMITTED) -> Results:
-        """From a file that `save` wrote. Raises ValueError for another format."""
-        document = json.loads(path.read_text(encoding="utf-8"))
-        if document.get("format") != FORMAT:
-            raise ValueError(f"results must have format {FORMAT}, got {document.get('format')!r}")
+        """From a file that `save` wrote. Raises ValueError for another one, OSError if absent."""
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} must be the results of a sweep, it is no JSON") from error
+        found = document.get("format") if isinstance(document, dict) else None
+        if found != FORMAT:
+            raise ValueError(f"{path} must have results of format {FORMAT}, got {found!r}")
         return cls(document)
 
     def save(self, path: Path) -> None:
@@ -185,7 +189,7 @@ def collect(
             )
         config = {**asdict(task.config), "epochs": first["config"]["epochs"]}
         document["tasks"][task.name] = {
-            "label": f"{task.label}, {config['epochs']} epochs",
+            "label": f"{task.label}, {config['epochs']} epoch{'s' * (config['epochs'] != 1)}",
             "config": config,
             "epochs": config["epochs"],
             "epoch_length": first["epoch_length"],

@@ -383,7 +383,9 @@ def _device(name: str) -> torch.device:
     if kind not in ("cpu", "cuda") or (index and not (kind == "cuda" and index.isdecimal())):
         raise ValueError(f"device must be cpu, cuda or cuda:N, got {name!r}")
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {name!r} must exist, torch finds {torch.cuda.device_count()}")
+        raise ValueError(
+            f"device {name!r} must exist, torch finds {torch.cuda.device_count()} CUDA devices"
+        )
     return torch.device(name)
 
 

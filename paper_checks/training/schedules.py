@@ -239,7 +239,7 @@ SCHEDULES: dict[str, Entry] = {
     "plateau": Entry(
         "ReduceLROnPlateau", _plateau, "loss", also=((("factor", 0.5), ("patience", 5)),)
     ),
-    "linear": Entry("linear, warm-up", _linear, also=((("warmup", 0.2),),)),
+    "linear": Entry("linear after warm-up", _linear, also=((("warmup", 0.2),),)),
     "hypergradient": Entry(
         "hypergradient descent", _hypergradient, "never",
         also=((("rate", 1e-3),), (("rate", 1e-5),)), only=("sgd",),

@@ -51,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             value = getattr(options, name)
             if value is not None and value < least:
                 raise ValueError(f"--{name.replace('_', '-')} must be >= {least}, got {value}")
+        if options.minutes is not None and not options.minutes > 0:
+            raise ValueError(f"--minutes must be > 0, got {options.minutes:g}")
         tasks = _tasks(options)
         place = Place(
             folder=options.out / "records",
@@ -162,13 +164,26 @@ def _perform(
 
 def _tasks(options: argparse.Namespace) -> tuple[Task, ...]:
     if options.task:
-        return tuple(named(name) for name in options.task)
+        if options.level is not None:
+            raise ValueError("--level and --task exclude each other")
+        return tuple(_fitting(named(name), options) for name in options.task)
     if options.level == "full":
-        return DIGITS
-    if options.seeds is None:
-        options.seeds = _QUICK_SEEDS
-    options.tuning_seeds = 1
-    return tuple(replace(task, factors=(), tuned=False) for task in DIGITS if task.name in _QUICK)
+        return tuple(_fitting(task, options) for task in DIGITS)
+    options.seeds = options.seeds or _QUICK_SEEDS
+    options.tuning_seeds = options.tuning_seeds or 1
+    return tuple(
+        replace(_fitting(task, options), factors=(), tuned=False)
+        for task in DIGITS
+        if task.name in _QUICK
+    )
+
+
+def _fitting(task: Task, options: argparse.Namespace) -> Task:
+    """The task. Raises ValueError for options on data that it would not heed."""
+    for name, sources in (("data", ("images",)), ("samples", ("images", "text"))):
+        if getattr(options, name) is not None and task.source not in sources:
+            raise ValueError(f"--{name} is not for task {task.name!r}, whose data are fixed")
+    return task
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -180,8 +195,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add(
-        "--level", choices=get_args(Level), default="quick",
-        help="the tasks on digits: a slice, or all (default: %(default)s)",
+        "--level", choices=get_args(Level),
+        help="the tasks on digits: a slice, or all (default: quick)",
     )  # fmt: skip
     add("--task", action="append", help=f"in place of --level, repeatable: {', '.join(TASKS)}")
     add(

@@ -150,6 +150,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--figure", type=Path, help="write the figure there, as SVG")
     options = parser.parse_args(argv)
     try:
+        if options.figure is not None and options.figure.suffix != ".svg":
+            raise ValueError(f"--figure must name an .svg file, got {str(options.figure)!r}")
         results = Results.load(options.results)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")

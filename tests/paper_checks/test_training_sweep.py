@@ -121,7 +121,7 @@ def test_the_second_time_nothing_is_done(whole: Path, capsys: pytest.CaptureFixt
 
 
 def test_no_time_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*SMALL, "--out", str(tmp_path), "--minutes", "0"]) == UNFINISHED
+    assert main([*SMALL, "--out", str(tmp_path), "--minutes", "1e-9"]) == UNFINISHED
     assert "the same command goes on" in capsys.readouterr().err
     assert not records(tmp_path)
 
@@ -135,6 +135,15 @@ def test_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "--seeds must be >= 2, got 1" in capsys.readouterr().err
     assert main(["--tuning-seeds", "0", "--out", str(tmp_path)]) == USAGE
     assert "--tuning-seeds must be >= 1, got 0" in capsys.readouterr().err
+    assert main(["--minutes", "0", "--out", str(tmp_path)]) == USAGE
+    assert "--minutes must be > 0, got 0" in capsys.readouterr().err
+    assert main(["--level", "full", "--task", "cnn", "--out", str(tmp_path)]) == USAGE
+    assert "--level and --task exclude each other" in capsys.readouterr().err
+    for name, value in (("--data", "some.npz"), ("--samples", "20")):
+        assert main(["--task", "cnn", name, value, "--out", str(tmp_path)]) == USAGE
+        assert f"{name} is not for task 'cnn'" in capsys.readouterr().err
+    assert main(["--task", "text-transformer", "--data", "x", "--out", str(tmp_path)]) == USAGE
+    assert "--data is not for task 'text-transformer'" in capsys.readouterr().err
 
 
 def test_a_long_run_goes_on_from_its_checkpoint(
@@ -304,5 +313,5 @@ def test_ladders() -> None:
 def test_results_know_their_format(tmp_path: Path) -> None:
     path = tmp_path / "other.json"
     path.write_text('{"format": 0}')
-    with pytest.raises(ValueError, match="results must have format 2, got 0"):
+    with pytest.raises(ValueError, match="must have results of format 2, got 0"):
         Results.load(path)

@@ -88,3 +88,14 @@ def test_print_and_draw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_results_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "none.json")]) == 2
     assert "error" in capsys.readouterr().err
+    other = tmp_path / "other.json"
+    for text, message in (
+        ("{", "it is no JSON"), ("[]", "got None"), ('{"format": 1}', "of format 2, got 1"),
+    ):  # fmt: skip
+        other.write_text(text)
+        assert main([str(other)]) == 2
+        said = capsys.readouterr().err
+        assert message in said
+        assert str(other) in said
+    assert main(["--figure", str(tmp_path / "figure.png")]) == 2
+    assert "--figure must name an .svg file" in capsys.readouterr().err
