@@ -528,16 +528,19 @@ TASKS_IN_WORDS = (
 # In words what the protocol's decision leaves out; the numbers are in the tables beside it.
 CORRECTIONS = {
     "generalization": (
-        "Over 50 epochs of SGD AutoDrop is among the better schedules, on the MLP beyond doubt "
-        "better than the constant rate. Over 200 epochs its rate has fallen to nothing before the "
-        "end, and most rivals end lower beyond doubt, the constant rate among them; two of them "
-        "also where no rate is tuned. Schedule-free, linear decay and OneCycleLR are ahead in the "
-        "mean of every task."
+        "Over 50 epochs AutoDrop is better than the constant rate on the MLP, by the intervals, "
+        "and on neither network told apart from the best. Over 200 epochs its rate has fallen to "
+        "nothing long before the end. At 0.05, which tuning chose for it, eight of ten rivals end "
+        "lower; 0.1 had as many wrong on the validation sets (46 of 807), and there three do "
+        "(OneCycleLR, ReduceLROnPlateau, schedule-free), or two where nothing is tuned. At their "
+        "best rates schedule-free, linear decay and OneCycleLR have the lower mean on every task."
     ),
     "acceleration": (
         "At the first guess of the rate AutoDrop's curve is below the constant rate's on the three "
-        "SGD tasks, and not told apart from MultiStepLR's. At a rate that is smaller, or with "
-        "AdamW, it is above: its drops come by the number of windows, whatever the rate needs."
+        "SGD tasks, and not told apart from MultiStepLR's. With AdamW MultiStepLR is faster, by a "
+        "little at the best rates, and at the first guess the constant rate is as well; with SGD "
+        "over 200 epochs MultiStepLR is at the rate that tuning chose for AutoDrop. The drops come "
+        "by the number of windows, whatever the rate needs."
     ),
     "tuning": (
         "ρ and the window set the length of what is nearly a geometric schedule, and have to fit "
@@ -552,12 +555,14 @@ READ = (
 COUNTEREXAMPLES = {
     "generalization": READ
     + (
-        "found = {c.rival: c.interval for c in decide.comparisons(results, 'mlp')}\n"
-        "assert found['onecycle'].low > 0 and found['cosine'].low > 0  # points of test error"
+        "lows = [c.interval.low  # at the rate that tuning chose, and at the customary one\n"
+        "    for ours in ('rate', 'guess') for c in decide.comparisons(results, 'mlp', own=ours)\n"
+        "    if c.rival == 'onecycle']\n"
+        "assert min(lows) > 0  # points of test error"
     ),
     "acceleration": READ
     + (
-        "found = decide.comparisons(results, 'mlp', 'rate', decide.area)\n"
+        "found = decide.comparisons(results, 'mlp-adamw', 'rate', decide.area)\n"
         "low = {c.rival: c.interval.low for c in found}\n"
         "assert low['multistep'] > 0  # points of mean test error"
     ),
@@ -654,7 +659,7 @@ def better_generalization(context: Context) -> Outcome:
     evidence = evidence_of(context, results, "rate", decide.final)
     decisions = {task: decide.generalization(results, task) for task in results.tasks}
     _numbers(evidence, results, decisions)
-    _untuned(evidence, results, decide.final, decide.generalization)
+    _other_arms(evidence, results, decide.final, decide.generalization)
     for arm, title in tables.SANITY.items():
         evidence.table(f"{title}; (!): by more than {MARGIN} points", *tables.sanity(results, arm))
     evidence.figure(
@@ -676,7 +681,7 @@ def better_generalization(context: Context) -> Outcome:
     decision = decide.overall(list(decisions.values()))
     return evidence.outcome(
         VERDICTS[decision],
-        f"By task: {_listed(decisions, results)}. Better than AutoDrop beyond doubt: "
+        f"By task: {_listed(decisions, results)}. Better than AutoDrop by the intervals: "
         f"{_named(behind)}; worse: {_named(ahead)}.",
         cases=sum(len(several) for several in found.values()),
         correction=CORRECTIONS["generalization"],
@@ -702,7 +707,7 @@ def accelerates_training(context: Context) -> Outcome:
     evidence = evidence_of(context, results, "rate", decide.area)
     decisions = {task: decide.acceleration(results, task) for task in results.tasks}
     _numbers(evidence, results, decisions)
-    _untuned(evidence, results, decide.area, decide.acceleration)
+    _other_arms(evidence, results, decide.area, decide.acceleration)
     for task in results.tasks:
         evidence.table(
             f"{results.label(task)}: mean test error (%) over the budget; target "
@@ -816,17 +821,19 @@ def cifar_training(context: Context) -> Outcome:
     evidence.at_least("more seeds than the four of the paper", needed, 5)
     evidence.route("t quantiles", f"half-width {MARGIN} at {needed} seeds")
     evidence.route("simulated seeds", "the same number from drawn deviations")
-    tuning = rivals + len(decide.OWN)
-    runs = tuning * (len(task.rates) * task.tuning + needed)
-    evidence.number("runs of 200 epochs", runs)
+    schedules = rivals + len(decide.OWN)
+    # To tune; and to test at the best rate, and at the first guess where that is another one.
+    least, most = (schedules * (len(task.rates) * task.tuning + arms * needed) for arms in (1, 2))
+    evidence.number("runs of 200 epochs, if no ladder is climbed", f"{least} to {most}")
     return evidence.outcome(
         Verdict.UNDECIDED,
         "Not run here: it takes a GPU. The protocol, the commands and the resumable sweep are "
         "ready; a slice has run on a CPU.",
         cases=0,
         reason=(
-            f"no GPU at hand. What it would take: {needed} seeds and three rates for each of "
-            f"{tuning} schedules, {runs} runs of 200 epochs, for intervals of ± {MARGIN} points "
+            f"no GPU at hand. What it would take: {needed} seeds for each of {schedules} schedules "
+            f"and three rates or more to tune with, {least} to {most} runs of 200 epochs or more, "
+            f"for intervals of ± {MARGIN} points "
             "with deviations as in Table 2: python -m paper_checks.training.sweep "
             "--task cifar-resnet18 --data cifar10.npz --device cuda --precision bfloat16 "
             f"--seeds {needed} --minutes 10, again until it is done"
@@ -899,23 +906,29 @@ def _numbers(evidence: Evidence, results: Results, decisions: Mapping[str, Decis
             )
 
 
-def _untuned(
+# AutoDrop's arm and the rivals', beside those of the protocol: how much hangs on AutoDrop's rate.
+OTHER_ARMS: dict[tuple[Arm, Arm], str] = {
+    ("guess", "guess"): "nothing tuned, every schedule at the first guess of the rate",
+    ("guess", "rate"): "AutoDrop at the first guess of the rate, the rivals at their best",
+}
+
+
+def _other_arms(
     evidence: Evidence,
     results: Results,
     measure: Callable[[Curve], float],
-    decision: Callable[[Results, str, Arm], Decision],
+    decision: Callable[[Results, str, Arm, Arm], Decision],
 ) -> None:
-    """The same with nothing tuned, which decides nothing: how much hangs on the choice of rates."""
+    """The same in other arms, which decides nothing."""
     for task in results.tasks:
-        label = results.label(task)
-        evidence.number(
-            f"{label}: at the first guess of the rate", decision(results, task, "guess")
-        )
-        evidence.table(
-            f"{label}: nothing tuned, every schedule at the first guess of the rate",
-            ["rival", "its mean, %", "AutoDrop − it, points", "interval"],
-            tables.compared(decide.comparisons(results, task, "guess", measure)),
-        )
+        for (own, arm), words in OTHER_ARMS.items():
+            label = f"{results.label(task)}: {words}"
+            evidence.number(label, decision(results, task, arm, own))
+            evidence.table(
+                label,
+                ["rival", "its mean, %", "AutoDrop − it, points", "interval"],
+                tables.compared(decide.comparisons(results, task, arm, measure, own)),
+            )
 
 
 def _listed(decisions: Mapping[str, Decision], results: Results) -> str:

@@ -59,14 +59,19 @@ def rivals(results: Results, task: str) -> tuple[str, ...]:
 
 
 def comparisons(
-    results: Results, task: str, arm: Arm = "rate", measure: Measure = final
+    results: Results,
+    task: str,
+    arm: Arm = "rate",
+    measure: Measure = final,
+    own: Arm | None = None,
 ) -> tuple[Comparison, ...]:
     """Against every rival, with intervals that hold together.
 
-    AutoDrop has no arm "tuned" of its own: its defaults are at the best rate then, too.
+    own: AutoDrop's arm, if another one. It has no arm "tuned" of its own: its defaults are at the
+    best rate then, too.
     """
     names = rivals(results, task)
-    ours = _values(results, task, OURS, arm, measure)
+    ours = _values(results, task, OURS, own or arm, measure)
     found = []
     for name in names:
         theirs = _values(results, task, name, arm, measure)
@@ -75,16 +80,21 @@ def comparisons(
     return tuple(found)
 
 
-def generalization(results: Results, task: str, arm: Arm = "rate") -> Decision:
-    """Decision 1 on a task; another arm than the protocol's decides nothing."""
-    found = comparisons(results, task, arm, final)
+def generalization(
+    results: Results, task: str, arm: Arm = "rate", own: Arm | None = None
+) -> Decision:
+    """Decision 1 on a task; other arms than the protocol's decide nothing."""
+    found = comparisons(results, task, arm, final, own)
     bounds = {c.rival: MARGIN if c.rival == BASELINE else 0.0 for c in found}
     return _decided(found, bounds)
 
 
-def acceleration(results: Results, task: str, arm: Arm = "rate") -> Decision:
+def acceleration(
+    results: Results, task: str, arm: Arm = "rate", own: Arm | None = None
+) -> Decision:
     """Decision 2 on a task. Its two intervals hold together with those of the other rivals."""
-    found = [c for c in comparisons(results, task, arm, area) if c.rival in (BASELINE, CONSTANT)]
+    found = comparisons(results, task, arm, area, own)
+    found = tuple(c for c in found if c.rival in (BASELINE, CONSTANT))
     return _decided(found, {c.rival: 0.0 for c in found})
 
 

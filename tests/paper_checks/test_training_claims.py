@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from paper_checks.claim import Context, Outcome, Verdict, registry
 from paper_checks.claims import section3_4_networks
@@ -15,6 +17,7 @@ from paper_checks.claims import section6_2_training as claims
 from paper_checks.outcome import execute
 from paper_checks.training import Config, Record, decide, load_digits, train
 from paper_checks.training.decide import Decision
+from paper_checks.training.paired import Interval
 from paper_checks.training.reset import Around, angles_around_drop
 from paper_checks.training.results import Results
 
@@ -46,8 +49,6 @@ def test_other_numbers_in_table_2_are_seen(
 
 
 def test_welch_by_scipy() -> None:
-    from scipy import stats
-
     got = claims.welch((4.79, 0.99), (4.86, 0.12))
     interval = stats.ttest_ind_from_stats(4.79, 0.99, 4, 4.86, 0.12, 4, equal_var=False)
     # The p-value of the difference that touches the interval's end is 5 %.
@@ -266,8 +267,20 @@ def test_the_decision_makes_the_verdict(monkeypatch: pytest.MonkeyPatch) -> None
         ("no_tuning", claims.no_extra_tuning),
     ):
         for decision in Decision:
-            monkeypatch.setattr(decide, name, lambda results, task, d=decision: d)
+            monkeypatch.setattr(decide, name, lambda results, task, *arms, d=decision: d)
             assert check(Context()).verdict is claims.VERDICTS[decision]
+
+
+def test_seeds_that_would_decide() -> None:
+    t = stats.t.ppf(0.975, 7)
+    half = 0.6
+    found = claims.seeds_to_decide(Interval(0.2, 0.2 - half, 0.2 + half, 8))
+    assert found is not None
+    deviation = half * np.sqrt(8) / t
+    halves = [stats.t.ppf(0.975, n - 1) * deviation / np.sqrt(n) for n in (found - 1, found)]
+    assert halves[1] < 0.3 <= halves[0]
+    assert claims.seeds_to_decide(Interval(0.49, -0.11, 1.09, 8)) is None
+    assert claims.seeds_to_decide(Interval(-1.0, -1.1, -0.9, 8)) == 8
 
 
 def test_seeds_for_cifar() -> None:

@@ -228,6 +228,20 @@ def test_a_rival_may_be_crippled_in_one_arm_only() -> None:
     assert decide.crippled(found, "task", "tuned") == ()
 
 
+def test_autodrop_in_an_arm_of_its_own() -> None:
+    found = results(
+        {
+            "autodrop": {"rate": plus(2), "guess": plus(0)},
+            "constant": {"rate": plus(1)},
+            "multistep": {"rate": plus(1)},
+        }
+    )
+    assert decide.generalization(found, "task") is Decision.REFUTED
+    assert decide.generalization(found, "task", own="guess") is Decision.HOLDS
+    assert decide.acceleration(found, "task") is Decision.REFUTED
+    assert decide.acceleration(found, "task", own="guess") is Decision.HOLDS
+
+
 def test_overall() -> None:
     holds, refuted, undecided = Decision.HOLDS, Decision.REFUTED, Decision.UNDECIDED
     assert decide.overall([holds, holds]) is holds
