@@ -27,6 +27,7 @@ from paper_checks.training.tasks import TASKS, Task
 from paper_checks.training.work import Place
 
 COMMITTED = Path(__file__).with_name("results") / "digits.json"
+SLICE = COMMITTED.with_name("cifar-cnn.json")  # of CIFAR-10, on a CPU
 FORMAT = 2
 
 

@@ -10,7 +10,7 @@ import pytest
 from paper_checks import style
 from paper_checks.training import comparison_figure, decide, tables
 from paper_checks.training.measures import QUARTERS
-from paper_checks.training.results import COMMITTED, Results
+from paper_checks.training.results import COMMITTED, SLICE, Results
 from paper_checks.training.schedules import SCHEDULES
 from paper_checks.training.tables import main
 
@@ -83,6 +83,24 @@ def test_print_and_draw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         assert label in said
     assert figure.stat().st_size < 300_000
     assert figure.read_text() == style.svg(comparison_figure.comparison(Results.load()))
+
+
+def test_the_slice_of_cifar_is_that_of_the_protocol() -> None:
+    found = Results.load(SLICE)
+    assert SLICE.stat().st_size < 50_000
+    assert found.tasks == ("cifar-cnn",)
+    entry = found.document["tasks"]["cifar-cnn"]
+    assert (entry["train"], entry["test"], entry["epochs"]) == (9001, 10_000, 20)  # 999 held out
+    assert set(found.schedules("cifar-cnn")) == {
+        "autodrop", "constant", "multistep", "cosine", "onecycle", "linear", "exponential",
+        "schedule-free",
+    }  # fmt: skip
+    for name in found.schedules("cifar-cnn"):
+        for arm in ("guess", "rate"):
+            chosen = decide.choice(found, "cifar-cnn", name, arm)
+            assert len(found.curves("cifar-cnn", chosen)) == 5
+            assert not chosen.at_end
+    assert {len(errors) for errors in found.tuning("cifar-cnn").values()} == {1}
 
 
 def test_results_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
