@@ -139,7 +139,7 @@ def reads(after: After, updates: int = WINDOW + LAG - 1) -> bool:
         for _ in range(updates):
             optimizer.step()
             step()
-    except (NotImplementedError, RuntimeError) as error:
+    except RuntimeError as error:  # of tensors without values, which cannot be read
         if "meta" not in str(error):
             raise
         return True

@@ -904,15 +904,6 @@ def _seeds_words(results: Results, tasks: Sequence[str]) -> str:
 def _numbers(evidence: Evidence, results: Results, decisions: Mapping[str, Decision]) -> None:
     for task, decision in decisions.items():
         evidence.number(f"{results.label(task)}", str(decision))
-        arms: dict[Arm, str] = {"rate": "the best rate"}
-        if results.choice(task, decide.BASELINE, "tuned") is not None:
-            arms["tuned"] = "the best of rate and setting"
-        for arm, words in arms.items():
-            crippled = [SCHEDULES[name].label for name in decide.crippled(results, task, arm)]
-            evidence.number(
-                f"{results.label(task)}: worse than no schedule by {MARGIN} points at {words}",
-                ", ".join(crippled) or "none",
-            )
 
 
 # AutoDrop's arm and the rivals', beside those of the protocol: how much hangs on AutoDrop's rate.

@@ -223,6 +223,28 @@ def test_claims_on_the_committed_results(check: Any) -> None:
         execute(outcome.counterexample)
 
 
+def test_what_the_claims_say_of_the_rate() -> None:
+    """The numbers in words of `CORRECTIONS`, PROTOCOL.md and the README."""
+    results = Results.load()
+    tuning = results.tuning("mlp")
+    for rate in (0.05, 0.1):  # the tie: wrong of three times 269 samples
+        assert round(sum(tuning["autodrop", rate]) * 269 / 100, 1) == 46
+    assert decide.choice(results, "mlp", "autodrop", "rate").rate == 0.05
+
+    def lower(task: str, arm: Any, own: Any = None) -> set[str]:
+        found = decide.comparisons(results, task, arm, own=own)
+        return {c.rival for c in found if c.interval.above()}
+
+    assert len(lower("mlp", "rate")) == 8
+    assert lower("mlp", "rate", "guess") == {"onecycle", "plateau", "schedule-free"}
+    assert lower("mlp", "guess") == {"cosine", "plateau"}
+    assert lower("mlp-adamw", "rate") == {"linear"}
+    assert lower("mlp-short", "rate") == lower("cnn", "rate") == set()
+    for task in results.tasks:
+        means = {c.rival: c.theirs - c.ours for c in decide.comparisons(results, task)}
+        assert max(means[name] for name in ("schedule-free", "linear", "onecycle")) < 0
+
+
 @pytest.mark.parametrize("check", CLAIMS[:2])
 @pytest.mark.parametrize("other", ["linear", "constant"])
 def test_exchanged_labels_are_seen(check: Any, other: str, monkeypatch: pytest.MonkeyPatch) -> None:
