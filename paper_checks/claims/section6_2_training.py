@@ -600,7 +600,7 @@ def evidence_of(
     for task in results.tasks:
         evidence.table(
             results.label(task),
-            ["rival", "its mean, %", "AutoDrop − it, points", "interval"],
+            tables.COMPARED,
             tables.compared(decide.comparisons(results, task, arm, measure)),
         )
     return evidence
@@ -828,7 +828,7 @@ def cifar_training(context: Context) -> Outcome:
         evidence.table(
             "Beside it, read and not made again, as the data are not here: a small CNN on 10 000 "
             f"images of CIFAR-10, 20 epochs on a CPU, every schedule at {words}",
-            ["rival", "its mean, %", "AutoDrop − it, points", "interval"],
+            tables.COMPARED,
             tables.compared(decide.comparisons(part, "cifar-cnn", arm)),
         )
     # To tune; and to test at the best rate, and at the first guess where that is another one.
@@ -926,7 +926,7 @@ def _other_arms(
             evidence.number(label, decision(results, task, arm, own))
             evidence.table(
                 label,
-                ["rival", "its mean, %", "AutoDrop − it, points", "interval"],
+                tables.COMPARED,
                 tables.compared(decide.comparisons(results, task, arm, measure, own)),
             )
 

@@ -25,6 +25,7 @@ from paper_checks.training.results import COMMITTED, Results, named
 from paper_checks.training.schedules import SCHEDULES
 
 Row = tuple[str, ...]
+COMPARED = ("rival", "its mean, %", "AutoDrop − it, points", "interval")
 SANITY: dict[Arm, str] = {
     "rate": "Sanity of the rivals: final error minus the constant rate's, at the best rate",
     "tuned": "… at the best of rate and setting",
@@ -55,7 +56,7 @@ def curves(results: Results, task: str) -> list[Row]:
 
 
 def compared(found: Sequence[Comparison]) -> list[Row]:
-    """A row a rival: its mean, AutoDrop minus it, and the interval."""
+    """A row a rival, see `COMPARED`: its mean, AutoDrop minus it, and the interval."""
     return [
         (
             SCHEDULES[c.rival].label,
@@ -106,7 +107,6 @@ def ablation(results: Results, task: str) -> list[Row]:
 
 def all_tables(results: Results) -> Iterator[tuple[str, Row, list[Row]]]:
     """(title, columns, rows) of everything."""
-    against = ("rival", "its error, %", "AutoDrop − it", "interval")
     for task in results.tasks:
         entry = results.document["tasks"][task]
         yield (
@@ -115,14 +115,14 @@ def all_tables(results: Results) -> Iterator[tuple[str, Row, list[Row]]]:
             curves(results, task),
         )
         found = decide.comparisons(results, task)
-        yield f"{entry['label']}: final test error", against, compared(found)
+        yield f"{entry['label']}: final test error", COMPARED, compared(found)
         found = decide.comparisons(results, task, "rate", decide.area)
-        yield f"{entry['label']}: area under the curve", against, compared(found)
+        yield f"{entry['label']}: area under the curve", COMPARED, compared(found)
         found = decide.comparisons(results, task, "guess")
-        yield f"{entry['label']}: final test error without any tuning", against, compared(found)
+        yield f"{entry['label']}: final test error without any tuning", COMPARED, compared(found)
         if any(results.choice(task, name, "tuned") for name in decide.rivals(results, task)):
             found = decide.comparisons(results, task, "tuned")
-            yield f"{entry['label']}: final test error, rivals tuned", against, compared(found)
+            yield f"{entry['label']}: final test error, rivals tuned", COMPARED, compared(found)
     for arm, title in SANITY.items():
         columns, rows = sanity(results, arm)
         if rows:
